@@ -1,0 +1,115 @@
+"""Configuration of the data room: corpora, tokenization, sequences, mixtures."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data.frozen import Frozen, placement
+
+
+class BuiltinSpeech(Frozen):
+    """Speech made on this machine by espeak-ng: sentences of a template and strings of digits."""
+
+    train_utterances: int = Field(4800, ge=1, description="utterances of the train split")
+    dev_utterances: int = Field(100, ge=1, description="utterances of the dev split (seen voices)")
+    test_utterances: int = Field(200, ge=1, description="utterances of the test split per condition")
+    tts_utterances: int = Field(120, ge=1, description="how many seen-voice test utterances TTS is judged on")
+    digit_fraction: float = Field(
+        0.4, ge=0, le=1, description="share of digit strings; the rest are sentences"
+    )
+    voices: tuple[str, ...] = Field(description="voices of train, dev and test")
+    new_voices: tuple[str, ...] = Field(description="voices of the trained accent, in the test split only")
+    new_accent_voices: tuple[str, ...] = Field(description="voices of another accent, in the test split only")
+
+
+class BuiltinQuestions(Frozen):
+    """Spoken questions with computable answers, for chain of modality."""
+
+    train_questions: int = Field(1500, ge=0, description="question and answer pairs of the train split")
+    test_questions: int = Field(60, ge=0, description="question and answer pairs of the test split")
+
+
+class BuiltinMusic(Frozen):
+    """Synthetic music clips of at most 3 s with captions."""
+
+    train_clips: int = Field(600, ge=0, description="clips of the train split")
+    test_clips: int = Field(
+        64, ge=0, description="clips of the test split, with held-out attribute combinations"
+    )
+    duration_s: float = Field(2.4, gt=0, le=3.0, description="length of a clip in seconds")
+
+
+class BuiltinCorpus(Frozen):
+    """A corpus made on the machine: no download, the same bytes for the same seed."""
+
+    kind: Literal["builtin"]
+    sample_rate: int = Field(16000, ge=8000, description="sample rate of the written audio in Hz")
+    speech: BuiltinSpeech
+    questions: BuiltinQuestions = BuiltinQuestions()
+    music: BuiltinMusic = BuiltinMusic()
+    shard_utterances: int = Field(400, ge=1, description="utterances made by one espeak-ng process")
+    num_workers: int = placement(2, "processes that synthesise at the same time", ge=1)
+
+
+class ManifestCorpus(Frozen):
+    """Any JSONL manifest of recordings."""
+
+    kind: Literal["manifest"]
+    manifest: str = Field(description="path or URL of a JSONL manifest, one utterance a line (NeMo's names)")
+    fields: dict[str, str] = Field({}, description="renames: our field -> the manifest's field")
+    test: dict[str, list[Any]] = Field(
+        {}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}"
+    )
+    dev: dict[str, list[Any]] = Field({}, description="hold out for development, same form")
+
+
+CorpusConfig = Annotated[BuiltinCorpus | ManifestCorpus, Field(discriminator="kind")]
+
+
+class TextConfig(Frozen):
+    """The text side of the vocabulary."""
+
+    kind: Literal["byte_words", "pretrained"] = Field(
+        "byte_words",
+        description="byte_words: 256 bytes plus the corpus' words as single tokens; pretrained: a Hugging Face one",
+    )
+    path: str | None = Field(None, description="folder or hub id of the pretrained tokenizer")
+    max_words: int = Field(
+        512, ge=0, description="at most this many of the most frequent training words get a token"
+    )
+
+
+class TokenizeConfig(Frozen):
+    """tokenize_speech: manifest -> token store."""
+
+    shard_utterances: int = Field(512, ge=1, description="utterances of one Parquet shard")
+    max_duration_s: float = Field(600.0, gt=0, description="a longer recording is quarantined")
+    max_bad_fraction: float = placement(
+        0.05, "above this share of quarantined rows the job exits 3", ge=0, le=1
+    )
+    num_workers: int = placement(2, "actors that decode and encode", ge=1)
+    num_cpus: float = placement(1.0, "CPUs of one actor", ge=0)
+    num_gpus: float = placement(0.0, "GPUs of one actor", ge=0)
+
+
+class GrammarConfig(Frozen):
+    """How records become sequences. See data/grammar/template.py for the language."""
+
+    templates: dict[str, str] = Field(
+        description="task -> template, e.g. asr: '[asr] {unit} | {text}': slots are fields of the record, words in "
+        "brackets are markers, what follows | is trained on"
+    )
+    groups: dict[str, tuple[str, ...]] = Field(
+        description="mixture group -> its tasks, e.g. music: [text_to_music, music_to_caption]; a mixture weighs groups"
+    )
+
+    @model_validator(mode="after")
+    def _groups_name_templates(self) -> "GrammarConfig":
+        for group, tasks in self.groups.items():
+            missing = [task for task in tasks if task not in self.templates]
+            if missing:
+                raise ValueError(
+                    f"grammar.groups.{group} names {missing}, which grammar.templates lacks: "
+                    f"add them there, or choose from {sorted(self.templates)}"
+                )
+        return self

@@ -1,0 +1,146 @@
+"""The one door to storage: whole objects in, whole objects out, over fsspec.
+
+Object stores have neither rename nor append, so neither is offered. A local write lands under a temporary
+name first, so a killed process never leaves half an object under the real one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether `path` names an object store (`s3://…`) rather than a local file."""
+    return "://" in str(path)
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """`folder/name/…`, for local paths and URLs alike. An absolute or URL name replaces the folder."""
+    result = str(folder)
+    for name in names:
+        result = name if is_url(name) or os.path.isabs(name) else f"{result.rstrip('/')}/{name}"
+    return result
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write one whole object, making parent folders as needed."""
+    if is_url(path):
+        with fsspec.open(str(path), "wb") as handle:
+            handle.write(content)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write one whole UTF-8 object."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole object. Raises FileNotFoundError where there is none."""
+    if is_url(path):
+        with fsspec.open(str(path), "rb") as handle:
+            return handle.read()
+    return Path(path).read_bytes()
+
+
+def read_text(path: str | Path) -> str:
+    """The whole object as UTF-8."""
+    return read_bytes(path).decode()
+
+
+def read_json(path: str | Path) -> Any:
+    """The whole object, parsed."""
+    return json.loads(read_text(path))
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, blank lines skipped."""
+    with fsspec.open(str(path), "rt", encoding="utf-8") as handle:
+        for line in handle:
+            if line.strip():
+                yield json.loads(line)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether an object or folder is there."""
+    if is_url(path):
+        filesystem, inner = fsspec.core.url_to_fs(str(path))
+        return filesystem.exists(inner)
+    return Path(path).exists()
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Every file below `folder` as paths relative to it, sorted. Empty where the folder is absent."""
+    filesystem, root = fsspec.core.url_to_fs(str(folder))
+    found = filesystem.find(root)
+    return sorted(os.path.relpath(name, root) for name in found)
+
+
+def delete(path: str | Path) -> None:
+    """Remove an object or a whole folder; nothing happens where there is none."""
+    filesystem, inner = fsspec.core.url_to_fs(str(path))
+    if filesystem.exists(inner):
+        filesystem.rm(inner, recursive=True)
+
+
+def copy_folder(source: str | Path, target: str | Path) -> None:
+    """Copy every file below `source` under `target`, between any two storages."""
+    for name in list_files(source):
+        write_bytes(join(target, name), read_bytes(join(source, name)))
+
+
+def local_folder(folder: str | Path) -> Path:
+    """A local folder with the content of `folder`: itself when local, else a cached download."""
+    if not is_url(folder):
+        return Path(folder)
+    key = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / key
+    marker = cache / ".complete"
+    if not marker.exists():
+        shutil.rmtree(cache, ignore_errors=True)
+        copy_folder(folder, cache)
+        marker.touch()
+    return cache
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 in hex: how raw objects are named by content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON form of `value`."""
+    return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def hash_folder(folder: str | Path) -> str:
+    """SHA-256 over names and contents of every file below `folder`: the id of a raw model folder."""
+    return hash_json({name: hash_bytes(read_bytes(join(folder, name))) for name in list_files(folder)})

@@ -1,0 +1,1 @@
+"""Judges, metrics, benchmark tasks, statistics and reports."""

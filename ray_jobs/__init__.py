@@ -1,0 +1,1 @@
+"""The jobs: thin entries, and everything that places work on Ray."""

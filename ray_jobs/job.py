@@ -1,0 +1,173 @@
+"""What every job is: a name, the fields and inputs its id hangs on, and the work. Runs it, or what it lacks."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from data import storage
+from data.errors import InputError, TooManyBadError
+from data.run_folder import Lease, RunFolder, RunFolderBusyError, describe_environment, run_id
+from ray_jobs.recipe import ARGUMENTS, Recipe, load_recipe, models_in
+
+log = logging.getLogger("antiphon")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a job's work gets: the recipe, its own folder, and the folders of its inputs by job name."""
+
+    recipe: Recipe
+    folder: RunFolder
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arrow of the road.
+
+    `fields` gives the configuration that changes the result; `upstream` the jobs whose folders the work
+    reads; `raw_inputs` content ids of what the user brought; `plan` the job's own lines of `--dry-run`.
+    Raise `version` when the results of unchanged fields change.
+    """
+
+    name: str
+    version: int
+    work: Callable[[Run], None]
+    fields: Callable[[Recipe], dict[str, Any]]
+    upstream: Callable[[Recipe], list["Job"]] = lambda recipe: []
+    raw_inputs: Callable[[Recipe], list[str]] = lambda recipe: []
+    plan: Callable[[Recipe], list[str]] = lambda recipe: []
+    arguments: tuple[str, ...] = ()
+    artifact: str = field(default="", kw_only=True)
+
+    def id(self, recipe: Recipe) -> str:
+        """The id of this job's run under `recipe`, from fields and inputs alone."""
+        above = recipe.without_arguments()
+        inputs = [job.id(above) for job in self.upstream(recipe)] + self.raw_inputs(recipe)
+        return run_id(self.name, self.version, self.fields(recipe), inputs)
+
+    def folder(self, recipe: Recipe) -> RunFolder:
+        """Where this job's run lives, made or not."""
+        identity = self.id(recipe)
+        return RunFolder(storage.join(recipe.runs_dir, f"{self.name}-{identity}"), identity)
+
+
+def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
+    """The finished folder of `job`: found, resumed or made, after whatever it needs upstream."""
+    folder = job.folder(recipe)
+    above = recipe.without_arguments()
+    folder.provenance = {
+        "job": job.name,
+        "version": job.version,
+        "recipe": recipe.model_dump(mode="json"),
+        "inputs": [needed.folder(above).path for needed in job.upstream(recipe)],
+        "raw_inputs": job.raw_inputs(recipe),
+        **describe_environment(),
+    }
+    if folder.done and not fresh:
+        changed = " (warning: the source tree has changed since)" if folder.source_changed() else ""
+        log.info("%s: found %s%s", job.name, folder.path, changed)
+        return folder
+    inputs = {needed.name: ensure(needed, above).path for needed in job.upstream(recipe)}
+    with Lease(folder):
+        if fresh:
+            folder.clear()
+        log.info("%s: %s %s", job.name, "resuming" if folder.started else "starting", folder.path)
+        started = time.monotonic()
+        folder.begin()
+        job.work(Run(recipe, folder, inputs))
+        folder.finish()
+    log.info("%s: done in %.1f s", job.name, time.monotonic() - started)
+    return folder
+
+
+def main(job: Job, argv: list[str] | None = None) -> int:
+    """The command line of a job: exit 0 done, 1 failed, 2 bad recipe, arguments or input, 3 too much quarantined."""
+    configure_logging()
+    options = _parse(job, argv)
+    try:
+        recipe = load_recipe(options.recipe, options.overrides)
+        _check_arguments(job, recipe)
+        if options.dry_run:
+            print_plan(job, recipe)
+            return 0
+        folder = ensure(job, recipe, fresh=options.fresh)
+    except InputError as error:
+        log.error("%s", error)
+        return 2
+    except TooManyBadError as error:
+        log.error("%s", error)
+        return 3
+    except RunFolderBusyError as error:
+        log.error("%s", error)
+        return 1
+    except Exception:
+        log.exception("%s failed", job.name)
+        return 1
+    print(folder.file(job.artifact) if job.artifact else folder.path, flush=True)
+    return 0
+
+
+def configure_logging() -> None:
+    """Progress and logs go to stderr; stdout is for results."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    for noisy in ("httpx", "httpcore", "matplotlib", "numba", "fsspec", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def print_plan(job: Job, recipe: Recipe) -> None:
+    """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines."""
+    print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    above = recipe.without_arguments()
+    for needed in job.upstream(recipe):
+        folder = needed.folder(above)
+        print(f"reads   {folder.path}{'' if folder.done else '  (will be made first)'}")
+    folder = job.folder(recipe)
+    print(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
+    for line in job.plan(recipe):
+        print(line)
+
+
+def _parse(job: Job, argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job.name}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="keys:\n" + "\n".join(_describe(Recipe, "")),
+    )
+    parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and exit")
+    parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
+    return parser.parse_args(argv)
+
+
+def _check_arguments(job: Job, recipe: Recipe) -> None:
+    for name in ARGUMENTS:
+        if getattr(recipe, name) is not None and name not in job.arguments:
+            takes = ", ".join(job.arguments) or "no arguments"
+            raise InputError(f"{job.name} takes no {name}={getattr(recipe, name)!r}: it takes {takes}")
+
+
+def _describe(model: type[BaseModel], prefix: str) -> list[str]:
+    """One line per key of the recipe, with its default and description."""
+    lines = []
+    for name, info in model.model_fields.items():
+        below = models_in(info.annotation)
+        if below:
+            for inner in below:
+                lines += _describe(inner, f"{prefix}{name}.")
+            continue
+        default = "" if info.is_required() else f" [{info.default!r}]"
+        lines.append(f"  {prefix}{name}{default}  {info.description or ''}".rstrip())
+    return lines

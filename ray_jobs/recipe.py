@@ -1,0 +1,123 @@
+"""A recipe: one YAML file, one complete run. Joins the rooms' configurations and loads them with overrides."""
+
+import difflib
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from data import storage
+from data.config import CorpusConfig, GrammarConfig, TextConfig, TokenizeConfig
+from data.errors import InputError
+from data.frozen import Frozen, placement
+from eval.config import EvalConfig, JudgesConfig
+from model.config import AudioTokenizerConfig, LanguageModelConfig, TrainConfig, VocoderConfig
+from ray_jobs.config import TuneConfig
+from serve.config import ServeConfig
+
+ARGUMENTS = ("phase", "mixture", "model", "checkpoint", "endpoint")
+
+
+class Recipe(Frozen):
+    """Everything a run is made of. `phase` to `endpoint` are arguments of single jobs, given on the command line."""
+
+    name: str = placement("antiphon", "a name for people")
+    seed: int = Field(1, description="every random draw depends on it")
+    runs_dir: str = placement("runs", "folder or URL that holds the run folders")
+    corpus: CorpusConfig
+    tokenizers: dict[str, AudioTokenizerConfig] = Field(
+        description="stream name (unit, music, …) -> audio tokenizer"
+    )
+    text: TextConfig = TextConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    grammar: GrammarConfig
+    lm: LanguageModelConfig = LanguageModelConfig()
+    train: TrainConfig
+    vocoder: VocoderConfig | None = None
+    judges: JudgesConfig = JudgesConfig()
+    tune: TuneConfig = TuneConfig()
+    serve: ServeConfig = ServeConfig()
+    eval: EvalConfig = EvalConfig()
+
+    phase: str | None = placement(None, "train: run this phase alone")
+    mixture: str | None = placement(None, "train: mixture.yaml whose weights replace the target phase's")
+    model: str | None = placement(
+        None, "train: start from this folder; deploy, run_eval: use this model folder"
+    )
+    checkpoint: str | None = placement(None, "export: the checkpoint folder")
+    endpoint: str | None = placement(None, "run_eval: URL of a running endpoint")
+
+    def without_arguments(self) -> "Recipe":
+        """The recipe that upstream jobs see."""
+        return self.model_copy(update=dict.fromkeys(ARGUMENTS))
+
+
+def load_recipe(path: str, overrides: list[str]) -> Recipe:
+    """Read a recipe and apply `dotted.key=value` overrides (values are YAML). Raises InputError."""
+    try:
+        tree = yaml.safe_load(storage.read_text(path))
+    except FileNotFoundError:
+        raise InputError(
+            f"recipe {path!r} does not exist: give the path of a YAML file, e.g. configs/demo.yaml"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {path!r} is not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"recipe {path!r} holds {type(tree).__name__}, expected a mapping of sections")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(
+            f"recipe {path!r}:\n" + "\n".join(_explain(item) for item in error.errors())
+        ) from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"override {override!r} is not of the form dotted.key=value")
+    node: Any = tree
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        if not isinstance(node, dict | list):
+            raise InputError(f"override {override!r}: {parent!r} is a value, not a section")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not YAML: {error}") from None
+    if isinstance(node, list):
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        known = _known_fields(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+        return f"  {key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"  {key}: is required and was not given"
+    return f"  {key}: {item['msg']} (got {item['input']!r})"
+
+
+def _known_fields(location: list[str]) -> set[str]:
+    """Field names of the configuration model at `location`, through unions, tuples and mappings."""
+    models: list[Any] = [Recipe]
+    for part in location:
+        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = [found for annotation in below for found in models_in(annotation)] or models
+    return {name for model in models for name in model.model_fields}
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The configuration models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]

@@ -1,0 +1,54 @@
+"""One place that joins or starts Ray, and says how its processes run."""
+
+import os
+
+import ray
+
+from data.errors import InputError
+from data.storage import is_url
+from ray_jobs.recipe import Recipe
+
+# One thread per process is the best use of few cores; the rest keeps Ray quiet and quick to notice results.
+WORKER_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+}
+
+
+def start_ray() -> None:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine. Does nothing when already joined."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        # A cluster of this process alone, on loopback: a token would guard nothing and has no one to hand it out.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    for name, value in WORKER_ENV.items():
+        os.environ.setdefault(name, value)
+    # The dashboard stays on: without it Train cannot clean up after a killed run.
+    ray.init(
+        runtime_env={"env_vars": WORKER_ENV},
+        include_dashboard=None if "RAY_ADDRESS" in os.environ else True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=bool(os.environ.get("ANTIPHON_WORKER_LOGS")),
+        logging_level="ERROR",
+    )
+
+
+def check_submitted_paths(recipe: Recipe) -> None:
+    """Under `ray job submit` the working directory is a temporary copy: relative paths would be lost with it.
+
+    Raises InputError that names the key and says what to give instead.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    paths = {"runs_dir": recipe.runs_dir, "corpus.manifest": getattr(recipe.corpus, "manifest", None)}
+    for key, path in paths.items():
+        if path and not is_url(path) and not os.path.isabs(path):
+            raise InputError(
+                f"{key}={path!r} is relative, and under `ray job submit` the working directory is a temporary "
+                "copy: give an absolute path or a URL that every node can reach"
+            )

@@ -1,0 +1,1 @@
+"""The endpoint: a Ray Serve application that speaks the OpenAI audio and chat interfaces."""

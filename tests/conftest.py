@@ -1,0 +1,32 @@
+"""Fixtures of the whole suite: one Ray cluster, and the folder of real recordings."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray cluster for every test that needs Ray."""
+    import os
+
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    from ray_jobs.session import start_ray
+
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_audio() -> Path:
+    """Real recordings with transcripts, beside the checkout. Skips where they are absent."""
+    folder = ROOT.parent / "shared" / "audio"
+    if not (folder / "manifest.jsonl").exists():
+        pytest.skip("no real recordings: ../shared/audio is absent")
+    return folder
