@@ -14,9 +14,7 @@ class BuiltinSpeech(Frozen):
     dev_utterances: int = Field(100, ge=1, description="utterances of the dev split (seen voices)")
     test_utterances: int = Field(200, ge=1, description="utterances of the test split per condition")
     tts_utterances: int = Field(120, ge=1, description="how many seen-voice test utterances TTS is judged on")
-    digit_fraction: float = Field(
-        0.4, ge=0, le=1, description="share of digit strings; the rest are sentences"
-    )
+    digit_fraction: float = Field(0.4, ge=0, le=1, description="share of digit strings; the rest are sentences")
     voices: tuple[str, ...] = Field(description="voices of train, dev and test")
     new_voices: tuple[str, ...] = Field(description="voices of the trained accent, in the test split only")
     new_accent_voices: tuple[str, ...] = Field(description="voices of another accent, in the test split only")
@@ -33,9 +31,7 @@ class BuiltinMusic(Frozen):
     """Synthetic music clips of at most 3 s with captions."""
 
     train_clips: int = Field(600, ge=0, description="clips of the train split")
-    test_clips: int = Field(
-        64, ge=0, description="clips of the test split, with held-out attribute combinations"
-    )
+    test_clips: int = Field(64, ge=0, description="clips of the test split, with held-out attribute combinations")
     duration_s: float = Field(2.4, gt=0, le=3.0, description="length of a clip in seconds")
 
 
@@ -57,9 +53,7 @@ class ManifestCorpus(Frozen):
     kind: Literal["manifest"]
     manifest: str = Field(description="path or URL of a JSONL manifest, one utterance a line (NeMo's names)")
     fields: dict[str, str] = Field({}, description="renames: our field -> the manifest's field")
-    test: dict[str, list[Any]] = Field(
-        {}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}"
-    )
+    test: dict[str, list[Any]] = Field({}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}")
     dev: dict[str, list[Any]] = Field({}, description="hold out for development, same form")
 
 
@@ -74,9 +68,7 @@ class TextConfig(Frozen):
         description="byte_words: 256 bytes plus the corpus' words as single tokens; pretrained: a Hugging Face one",
     )
     path: str | None = Field(None, description="folder or hub id of the pretrained tokenizer")
-    max_words: int = Field(
-        512, ge=0, description="at most this many of the most frequent training words get a token"
-    )
+    max_words: int = Field(512, ge=0, description="at most this many of the most frequent training words get a token")
 
 
 class TokenizeConfig(Frozen):
@@ -84,9 +76,7 @@ class TokenizeConfig(Frozen):
 
     shard_utterances: int = Field(512, ge=1, description="utterances of one Parquet shard")
     max_duration_s: float = Field(600.0, gt=0, description="a longer recording is quarantined")
-    max_bad_fraction: float = placement(
-        0.05, "above this share of quarantined rows the job exits 3", ge=0, le=1
-    )
+    max_bad_fraction: float = placement(0.05, "above this share of quarantined rows the job exits 3", ge=0, le=1)
     num_workers: int = placement(2, "actors that decode and encode", ge=1)
     num_cpus: float = placement(1.0, "CPUs of one actor", ge=0)
     num_gpus: float = placement(0.0, "GPUs of one actor", ge=0)

@@ -10,18 +10,14 @@ class JudgesConfig(Frozen):
     """Which judges score, and how they are fitted."""
 
     clap: ClapConfig | None = ClapConfig()
-    recogniser: bool = Field(
-        True, description="fit pocketsphinx' language model from training-text statistics"
-    )
+    recogniser: bool = Field(True, description="fit pocketsphinx' language model from training-text statistics")
 
 
 class EvalConfig(Frozen):
     """run_eval: endpoint -> report."""
 
     tasks: tuple[str, ...] = Field(("asr", "tts", "music", "chain"), description="benchmark tasks to run")
-    max_utterances: int | None = Field(
-        None, ge=1, description="per condition; null for all of the test split"
-    )
+    max_utterances: int | None = Field(None, ge=1, description="per condition; null for all of the test split")
     bootstrap_samples: int = Field(1000, ge=100)
     report_samples: int = Field(12, ge=0, description="samples with audio in report.html")
     concurrency: int = placement(8, "requests in flight", ge=1)

@@ -102,9 +102,7 @@ class TrainConfig(Frozen):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_grad_norm: float = Field(1.0, gt=0)
-    dtype: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the device computes it fast"
-    )
+    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the device computes it fast")
     zero_stage: int = Field(2, ge=0, le=3, description="DeepSpeed ZeRO stage")
     num_workers: int = placement(2, "training processes", ge=1)
     save_every: int = placement(200, "steps between checkpoints", ge=1)

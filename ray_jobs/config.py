@@ -9,9 +9,7 @@ class TuneConfig(Frozen):
     """tune: many short trainings that differ only in the mixture."""
 
     groups: tuple[str, ...] = Field(("asr", "tts", "lm", "music"), description="mixture groups searched over")
-    num_trials: int = Field(
-        8, ge=2, description="points of the simplex tried; the first is the uniform mixture"
-    )
+    num_trials: int = Field(8, ge=2, description="points of the simplex tried; the first is the uniform mixture")
     steps: int = Field(120, ge=2, description="optimizer steps of one trial at most")
     report_every: int = Field(30, ge=1, description="steps between evaluations, where ASHA may stop a trial")
     batch_rows: int = Field(4, ge=1, description="packed rows of one step")

@@ -117,9 +117,7 @@ def main(job: Job, argv: list[str] | None = None) -> int:
 
 def configure_logging() -> None:
     """Progress and logs go to stderr; stdout is for results."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("httpx", "httpcore", "matplotlib", "numba", "fsspec", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -144,9 +142,7 @@ def _parse(job: Job, argv: list[str] | None) -> argparse.Namespace:
         epilog="keys:\n" + "\n".join(_describe(Recipe, "")),
     )
     parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and exit")
     parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
     return parser.parse_args(argv)

@@ -25,9 +25,7 @@ class Recipe(Frozen):
     seed: int = Field(1, description="every random draw depends on it")
     runs_dir: str = placement("runs", "folder or URL that holds the run folders")
     corpus: CorpusConfig
-    tokenizers: dict[str, AudioTokenizerConfig] = Field(
-        description="stream name (unit, music, …) -> audio tokenizer"
-    )
+    tokenizers: dict[str, AudioTokenizerConfig] = Field(description="stream name (unit, music, …) -> audio tokenizer")
     text: TextConfig = TextConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     grammar: GrammarConfig
@@ -41,9 +39,7 @@ class Recipe(Frozen):
 
     phase: str | None = placement(None, "train: run this phase alone")
     mixture: str | None = placement(None, "train: mixture.yaml whose weights replace the target phase's")
-    model: str | None = placement(
-        None, "train: start from this folder; deploy, run_eval: use this model folder"
-    )
+    model: str | None = placement(None, "train: start from this folder; deploy, run_eval: use this model folder")
     checkpoint: str | None = placement(None, "export: the checkpoint folder")
     endpoint: str | None = placement(None, "run_eval: URL of a running endpoint")
 
@@ -69,9 +65,7 @@ def load_recipe(path: str, overrides: list[str]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise InputError(
-            f"recipe {path!r}:\n" + "\n".join(_explain(item) for item in error.errors())
-        ) from None
+        raise InputError(f"recipe {path!r}:\n" + "\n".join(_explain(item) for item in error.errors())) from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

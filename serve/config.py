@@ -14,9 +14,7 @@ class ServeConfig(Frozen):
     port: int = placement(8000, "port to listen on; 0 takes a free one", ge=0, le=65535)
     min_replicas: int = placement(1, "replicas kept when idle", ge=0)
     max_replicas: int = placement(2, "replicas under load", ge=1)
-    target_ongoing_requests: float = placement(
-        4.0, "requests in flight per replica that autoscaling aims at", gt=0
-    )
+    target_ongoing_requests: float = placement(4.0, "requests in flight per replica that autoscaling aims at", gt=0)
     upscale_delay_s: float = placement(5.0, "load lasts this long before a replica is added", ge=0)
     downscale_delay_s: float = placement(60.0, "idleness lasts this long before one is removed", ge=0)
     max_queued_requests: int = placement(128, "more waiting requests than this are answered 429", ge=1)
