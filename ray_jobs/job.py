@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -94,6 +95,7 @@ def main(job: Job, argv: list[str] | None = None) -> int:
     options = _parse(job, argv)
     try:
         recipe = load_recipe(options.recipe, options.overrides)
+        check_submitted_paths(recipe)
         _check_arguments(job, recipe)
         if options.dry_run:
             print_plan(job, recipe)
@@ -113,6 +115,22 @@ def main(job: Job, argv: list[str] | None = None) -> int:
         return 1
     print(folder.file(job.artifact) if job.artifact else folder.path, flush=True)
     return 0
+
+
+def check_submitted_paths(recipe: Recipe) -> None:
+    """Under `ray job submit` the working directory is a temporary copy: relative paths would be lost with it.
+
+    Raises InputError that names the key and says what to give instead.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    paths = {"runs_dir": recipe.runs_dir, "corpus.manifest": getattr(recipe.corpus, "manifest", None)}
+    for key, path in paths.items():
+        if path and not storage.is_url(path) and not os.path.isabs(path):
+            raise InputError(
+                f"{key}={path!r} is relative, and under `ray job submit` the working directory is a temporary "
+                "copy: give an absolute path or a URL that every node can reach"
+            )
 
 
 def configure_logging() -> None:

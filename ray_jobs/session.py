@@ -1,12 +1,9 @@
 """One place that joins or starts Ray, and says how its processes run."""
 
+import logging
 import os
 
 import ray
-
-from data.errors import InputError
-from data.storage import is_url
-from ray_jobs.recipe import Recipe
 
 # One thread per process is the best use of few cores; the rest keeps Ray quiet and quick to notice results.
 WORKER_ENV = {
@@ -34,21 +31,5 @@ def start_ray() -> None:
         include_dashboard=None if "RAY_ADDRESS" in os.environ else True,
         dashboard_host="127.0.0.1",
         log_to_driver=bool(os.environ.get("ANTIPHON_WORKER_LOGS")),
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
-
-
-def check_submitted_paths(recipe: Recipe) -> None:
-    """Under `ray job submit` the working directory is a temporary copy: relative paths would be lost with it.
-
-    Raises InputError that names the key and says what to give instead.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        return
-    paths = {"runs_dir": recipe.runs_dir, "corpus.manifest": getattr(recipe.corpus, "manifest", None)}
-    for key, path in paths.items():
-        if path and not is_url(path) and not os.path.isabs(path):
-            raise InputError(
-                f"{key}={path!r} is relative, and under `ray job submit` the working directory is a temporary "
-                "copy: give an absolute path or a URL that every node can reach"
-            )

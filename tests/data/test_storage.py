@@ -1,0 +1,70 @@
+"""The one door to storage."""
+
+import uuid
+
+import pytest
+
+from data import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_objects_are_written_whole_and_read_back(folder):
+    storage.write_json(storage.join(folder, "a", "b.json"), {"x": [1, "é"]})
+    assert storage.read_json(storage.join(folder, "a", "b.json")) == {"x": [1, "é"]}
+    storage.write_jsonl(storage.join(folder, "rows.jsonl"), [{"i": 0}, {"i": 1}])
+    assert list(storage.read_jsonl(storage.join(folder, "rows.jsonl"))) == [{"i": 0}, {"i": 1}]
+
+
+def test_listing_is_sorted_relative_and_empty_for_an_absent_folder(folder):
+    for name in ("z", "a/b", "a/a"):
+        storage.write_text(storage.join(folder, name), name)
+    assert storage.list_files(folder) == ["a/a", "a/b", "z"]
+    assert storage.list_files(storage.join(folder, "absent")) == []
+
+
+def test_delete_removes_folders_and_forgives_absence(folder):
+    storage.write_text(storage.join(folder, "a", "b"), "x")
+    storage.delete(storage.join(folder, "a"))
+    storage.delete(storage.join(folder, "a"))
+    assert not storage.exists(storage.join(folder, "a", "b"))
+
+
+def test_a_failed_write_leaves_the_old_object_and_no_rubbish(tmp_path, monkeypatch):
+    target = tmp_path / "object"
+    storage.write_text(target, "old")
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "replace", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_text(target, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["object"]
+    assert target.read_text() == "old"
+
+
+def test_copies_between_storages_keep_the_content_hash(tmp_path):
+    storage.write_text(tmp_path / "m" / "w" / "x", "weights")
+    url = f"memory://{uuid.uuid4().hex}"
+    storage.copy_folder(tmp_path / "m", url)
+    assert storage.hash_folder(url) == storage.hash_folder(tmp_path / "m")
+
+
+def test_a_remote_folder_is_cached_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path))
+    url = f"memory://{uuid.uuid4().hex}"
+    storage.write_text(storage.join(url, "a"), "1")
+    first = storage.local_folder(url)
+    assert (first / "a").read_text() == "1"
+    storage.delete(url)
+    assert storage.local_folder(url) == first
+
+
+def test_absolute_names_replace_the_folder():
+    assert storage.join("runs", "/data/x") == "/data/x"
+    assert storage.join("runs", "s3://bucket/x") == "s3://bucket/x"
+    assert storage.join("s3://bucket/", "x", "y") == "s3://bucket/x/y"

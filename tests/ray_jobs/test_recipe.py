@@ -1,0 +1,57 @@
+"""Recipes: loading, overrides, and errors that name the key and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from data.frozen import result_fields
+from ray_jobs.recipe import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DEMO = str(CONFIGS / "demo.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path):
+    assert load_recipe(str(path), []).train.steps > 0
+
+
+def test_overrides_reach_nested_keys_lists_and_kinds():
+    recipe = load_recipe(DEMO, ["train.zero_stage=3", "train.phases.0.lr=0.1", "tokenizers.unit.codebook_size=50"])
+    assert recipe.train.zero_stage == 3
+    assert recipe.train.phases[0].lr == 0.1
+    assert recipe.tokenizers["unit"].codebook_size == 50
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.zero_stag=1", "did you mean 'zero_stage'"),
+        ("corpus.speech.voces=[a]", "did you mean 'voices'"),
+        ("train.zero_stage=7", "less than or equal to 3"),
+        ("train.steps", "dotted.key=value"),
+        ("seed.deep=1", "'seed' is a value"),
+        ("train.steps=[", "not YAML"),
+        ("train.phases.0.weights={lm: 0.4}", "sum to 0.4"),
+        ("grammar.groups.asr=[sing]", "grammar.templates lacks"),
+    ],
+)
+def test_mistakes_are_explained(override, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(DEMO, [override])
+
+
+def test_a_missing_recipe_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_recipe(str(tmp_path / "none.yaml"), [])
+    (tmp_path / "list.yaml").write_text("[1]")
+    with pytest.raises(InputError, match="expected a mapping"):
+        load_recipe(str(tmp_path / "list.yaml"), [])
+
+
+def test_placement_does_not_enter_the_result():
+    one = load_recipe(DEMO, [])
+    other = load_recipe(DEMO, ["train.num_workers=7", "train.save_every=3", "train.micro_batch_rows=1"])
+    assert result_fields(one.train) == result_fields(other.train)
+    assert result_fields(one.train) != result_fields(load_recipe(DEMO, ["train.steps=3"]).train)
