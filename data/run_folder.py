@@ -63,9 +63,9 @@ class RunFolder:
         """Write the provenance: the resolved recipe, the code and the inputs this folder comes from."""
         storage.write_json(self.file("provenance.json"), {"id": self.id, **self.provenance})
 
-    def finish(self) -> None:
-        """Mark the folder whole. The last write of a job."""
-        storage.write_json(self.file("_SUCCESS"), {"id": self.id})
+    def finish(self, wall_s: float) -> None:
+        """Mark the folder whole, with the seconds its last run took. The last write of a job."""
+        storage.write_json(self.file("_SUCCESS"), {"id": self.id, "wall_s": round(wall_s, 3)})
 
     def source_changed(self) -> bool:
         """Whether the code that finished this folder differs from the code running now."""

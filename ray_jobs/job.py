@@ -84,7 +84,7 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
         started = time.monotonic()
         folder.begin()
         job.work(Run(recipe, folder, inputs))
-        folder.finish()
+        folder.finish(time.monotonic() - started)
     log.info("%s: done in %.1f s", job.name, time.monotonic() - started)
     return folder
 

@@ -37,6 +37,8 @@ class Recipe(Frozen):
     serve: ServeConfig = ServeConfig()
     eval: EvalConfig = EvalConfig()
 
+    planned_s: dict[str, float] = placement({}, "demo: seconds each step is expected to take")
+
     phase: str | None = placement(None, "train: run this phase alone")
     mixture: str | None = placement(None, "train: mixture.yaml whose weights replace the target phase's")
     model: str | None = placement(None, "train: start from this folder; deploy, run_eval: use this model folder")

@@ -43,8 +43,9 @@ def test_success_is_the_end_and_clear_forgets_it(folder):
     folder.begin()
     assert folder.started
     assert not folder.done
-    folder.finish()
+    folder.finish(1.5)
     assert folder.done
+    assert storage.read_json(folder.file("_SUCCESS"))["wall_s"] == 1.5
     assert not folder.source_changed()
     folder.clear()
     assert not folder.done
