@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Any
 
 import ray
 
@@ -19,17 +20,18 @@ def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine. Does nothing when already joined."""
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "RAY_ADDRESS" not in os.environ:
-        # A cluster of this process alone, on loopback: a token would guard nothing and has no one to hand it out.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     for name, value in WORKER_ENV.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {
+        "runtime_env": {"env_vars": WORKER_ENV},
+        "log_to_driver": bool(os.environ.get("ANTIPHON_WORKER_LOGS")),
+        "logging_level": logging.ERROR,
+    }
+    if os.environ.get("RAY_ADDRESS", "local") != "local":
+        ray.init(**quiet)
+        return
+    # A cluster of this process alone, on loopback: a token would guard nothing and has no one to hand it out.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     # The dashboard stays on: without it Train cannot clean up after a killed run.
-    ray.init(
-        runtime_env={"env_vars": WORKER_ENV},
-        include_dashboard=None if "RAY_ADDRESS" in os.environ else True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=bool(os.environ.get("ANTIPHON_WORKER_LOGS")),
-        logging_level=logging.ERROR,
-    )
+    ray.init(include_dashboard=True, dashboard_host="127.0.0.1", **quiet)

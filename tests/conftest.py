@@ -1,9 +1,14 @@
 """Fixtures of the whole suite: one Ray cluster, and the folder of real recordings."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Never somebody else's cluster; subprocesses inherit it.
+os.environ["RAY_ADDRESS"] = "local"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -11,9 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray cluster for every test that needs Ray."""
-    import os
-
-    os.environ.pop("RAY_ADDRESS", None)
     import ray
 
     from ray_jobs.session import start_ray
