@@ -1,0 +1,215 @@
+"""The token store: Parquet shards, one row per utterance, independent of any language model.
+
+Schema of a shard:
+
+    id, kind, split               string
+    text, speaker, lang, caption  string, nullable
+    duration_s                    double: seconds of the decoded audio
+    words                         list<struct<word: string, start_s: double, end_s: double>>, nullable
+    extra                         string: JSON object of the manifest's other fields
+    <stream>                      list<int16>, frame-major when there are several codebooks; null where the stream
+                                  does not apply (music has no unit, speech no music)
+    <stream>_durations            list<int16> of frames per code, only where codes are deduplicated
+
+The schema metadata key b"antiphon" holds JSON {"streams": {name: {frame_rate_hz, num_codebooks, codebook_size,
+tokenizer_id}}}.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data import storage
+from data.errors import InputError
+
+METADATA_KEY = b"antiphon"
+DURATIONS = "_durations"
+SHARDS = "shards"
+_WORD = pa.struct([("word", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])
+_FIELDS = {
+    "id": pa.string(),
+    "text": pa.string(),
+    "speaker": pa.string(),
+    "lang": pa.string(),
+    "duration_s": pa.float64(),
+    "caption": pa.string(),
+    "kind": pa.string(),
+    "split": pa.string(),
+    "words": pa.list_(_WORD),
+    "extra": pa.string(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What the codes of one stream are: how many a second, of how many codebooks, of which tokenizer."""
+
+    frame_rate_hz: float
+    num_codebooks: int
+    codebook_size: int
+    tokenizer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One utterance as streams. A stream that does not apply is absent from `streams`.
+
+    streams[name] are int16 codes (T*K,), frame-major; durations[name] frames per code, for deduplicated streams.
+    `response` is the record that `extra["response"]` names, linked by TokenStore.
+    """
+
+    id: str
+    text: str | None = None
+    speaker: str | None = None
+    lang: str | None = None
+    duration_s: float = 0.0
+    caption: str | None = None
+    kind: str = "speech"
+    split: str = "train"
+    words: tuple[tuple[str, float, float], ...] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    streams: dict[str, np.ndarray] = field(default_factory=dict)
+    durations: dict[str, np.ndarray] = field(default_factory=dict)
+    response: "Record | None" = field(default=None, compare=False, repr=False)
+
+
+class TokenStore:
+    """All records of a folder of shards, in memory, in shard order, with responses linked."""
+
+    def __init__(self, records: list[Record], streams: dict[str, StreamInfo]) -> None:
+        self.records = records
+        self.streams = streams
+        _link_responses(records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @classmethod
+    def open(cls, folder: str) -> "TokenStore":
+        """Read `folder`/shards/*.parquet (or `folder`/*.parquet).
+
+        Raises InputError where there is no shard, or where two shards disagree about the streams.
+        """
+        root = storage.join(folder, SHARDS) if storage.exists(storage.join(folder, SHARDS)) else str(folder)
+        names = [name for name in storage.list_files(root) if name.endswith(".parquet")]
+        if not names:
+            raise InputError(f"{folder!r} holds no Parquet shard: give a folder that tokenize_speech has written")
+        records: list[Record] = []
+        streams: dict[str, StreamInfo] | None = None
+        for name in names:
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(root, name))))
+            found = _streams_of(table, storage.join(root, name))
+            if streams is not None and found != streams:
+                raise InputError(
+                    f"{name} in {root!r} holds streams {found}, the shards before it {streams}: "
+                    "tokenize all of them with the same tokenizers"
+                )
+            streams = found
+            records += _read_table(table, streams)
+        return cls(records, streams or {})
+
+
+def write_shard(path: str, rows: Iterable[Record], streams_meta: Mapping[str, StreamInfo]) -> None:
+    """Write one whole shard. The same rows give the same bytes. Raises ValueError for a stream without metadata."""
+    storage.write_bytes(path, shard_bytes(list(rows), streams_meta))
+
+
+def shard_bytes(rows: Sequence[Record], streams_meta: Mapping[str, StreamInfo]) -> bytes:
+    """The Parquet file of `rows`."""
+    unknown = {name for row in rows for name in row.streams} - set(streams_meta)
+    if unknown:
+        raise ValueError(f"streams {sorted(unknown)} have no metadata: known are {sorted(streams_meta)}")
+    columns = {name: pa.array(_column(rows, name), kind) for name, kind in _FIELDS.items()}
+    for name in sorted(streams_meta):
+        columns[name] = _codes_column([row.streams.get(name) for row in rows])
+        if any(name in row.durations for row in rows):
+            columns[name + DURATIONS] = _codes_column([row.durations.get(name) for row in rows])
+    meta = {"streams": {name: asdict(streams_meta[name]) for name in sorted(streams_meta)}}
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(meta).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _column(rows: Sequence[Record], name: str) -> list[Any]:
+    if name == "extra":
+        return [json.dumps(row.extra, ensure_ascii=False, sort_keys=True) for row in rows]
+    if name == "words":
+        keys = ("word", "start_s", "end_s")
+        return [None if r.words is None else [dict(zip(keys, w, strict=True)) for w in r.words] for r in rows]
+    return [getattr(row, name) for row in rows]
+
+
+def _codes_column(codes: Sequence[np.ndarray | None]) -> pa.Array:
+    """list<int16> from flat arrays, without a Python int per code."""
+    flat = [np.ravel(item).astype(np.int16, casting="same_kind") for item in codes if item is not None]
+    lengths = np.array([0 if item is None else item.size for item in codes], dtype=np.int32)
+    offsets = pa.array(np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)]))
+    values = pa.array(np.concatenate(flat) if flat else np.zeros(0, np.int16), pa.int16())
+    return pa.ListArray.from_arrays(offsets, values, mask=pa.array([item is None for item in codes], pa.bool_()))
+
+
+def _streams_of(table: pa.Table, path: str) -> dict[str, StreamInfo]:
+    metadata = table.schema.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise InputError(f"{path} is no shard of a token store: its schema has no {METADATA_KEY.decode()!r} metadata")
+    return {name: StreamInfo(**info) for name, info in json.loads(metadata[METADATA_KEY])["streams"].items()}
+
+
+def _read_table(table: pa.Table, streams: Mapping[str, StreamInfo]) -> list[Record]:
+    scalars = ("id", "text", "speaker", "lang", "duration_s", "caption", "kind", "split")
+    columns = [table.column(name).to_pylist() for name in scalars]
+    words = _word_lists(table.column("words").combine_chunks())
+    extras = [json.loads(text) for text in table.column("extra").to_pylist()]
+    codes = {name: _code_lists(table, name) for name in streams}
+    durations = {
+        name: _code_lists(table, name + DURATIONS) for name in streams if name + DURATIONS in table.column_names
+    }
+    return [
+        Record(
+            **dict(zip(scalars, values, strict=True)),
+            words=words[i],
+            extra=extras[i],
+            streams=_present(codes, i),
+            durations=_present(durations, i),
+        )
+        for i, values in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def _present(columns: Mapping[str, list[np.ndarray | None]], row: int) -> dict[str, np.ndarray]:
+    return {name: column[row] for name, column in columns.items() if column[row] is not None}  # type: ignore[misc]
+
+
+def _bounds(column: pa.ListArray) -> tuple[list[int], list[bool]]:
+    return column.offsets.to_numpy().tolist(), column.is_null().to_pylist()
+
+
+def _code_lists(table: pa.Table, name: str) -> list[np.ndarray | None]:
+    """Views into one flat array: a row costs a slice, not a Python list."""
+    column = table.column(name).combine_chunks()
+    bounds, null = _bounds(column)
+    flat = column.values.to_numpy()
+    return [None if null[i] else flat[bounds[i] : bounds[i + 1]] for i in range(len(column))]
+
+
+def _word_lists(column: pa.ListArray) -> list[tuple[tuple[str, float, float], ...] | None]:
+    bounds, null = _bounds(column)
+    parts = (column.values.field(name).to_pylist() for name in ("word", "start_s", "end_s"))
+    flat = list(zip(*parts, strict=True))
+    return [None if null[i] else tuple(flat[bounds[i] : bounds[i + 1]]) for i in range(len(column))]
+
+
+def _link_responses(records: list[Record]) -> None:
+    if not any("response" in record.extra for record in records):
+        return
+    by_id = {record.id: record for record in records}
+    for record in records:
+        answer = by_id.get(record.extra.get("response", ""))
+        if answer is not None:
+            object.__setattr__(record, "response", answer)  # a link inside one store, made once while it opens
