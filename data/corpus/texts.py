@@ -1,0 +1,65 @@
+"""Texts of the built-in corpus over a closed vocabulary: ten-slot sentences, digit strings, vocabulary lists."""
+
+import random
+from collections.abc import Callable
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SLOTS: tuple[tuple[str, ...], ...] = (
+    ("the", "our", "this"),
+    ("young", "happy", "clever", "lazy"),
+    ("doctor", "farmer", "teacher", "sailor", "painter"),
+    ("quickly", "slowly", "often"),
+    ("found", "bought", "carried", "wanted", "dropped"),
+    DIGITS[2:],
+    ("green", "yellow", "purple", "orange"),
+    ("boxes", "apples", "windows", "baskets", "bottles"),
+    ("near", "behind", "under"),
+    ("london", "berlin", "boston", "canada"),
+)
+QUESTION_WORDS = ("repeat", "what", "comes", "after", "before", "say", "twice")
+
+
+def vocabulary_words() -> tuple[str, ...]:
+    """Every word that the built-in speech can hold, in a fixed order."""
+    words = [*DIGITS, *(word for slot in SLOTS for word in slot), *QUESTION_WORDS]
+    return tuple(dict.fromkeys(words))
+
+
+def sentence(rng: random.Random) -> str:
+    """Ten words, one of each slot: "the young doctor quickly found seven green boxes near london"."""
+    return " ".join(rng.choice(slot) for slot in SLOTS)
+
+
+def digit_string(rng: random.Random) -> str:
+    """Four to seven digits, free of any grammar: "four four nine zero"."""
+    return " ".join(rng.choice(DIGITS) for _ in range(rng.randint(4, 7)))
+
+
+class SplitTexts:
+    """Keeps the texts of the splits pairwise disjoint. Ask for the test split first, then dev, then train."""
+
+    def __init__(self) -> None:
+        self._split_of: dict[str, str] = {}
+
+    def free(self, text: str, split: str) -> bool:
+        """Whether `text` may stand in `split`: new, or used in that split before."""
+        return self._split_of.get(text, split) == split
+
+    def claim(self, text: str, split: str) -> None:
+        """Keep `text` for `split`."""
+        self._split_of[text] = split
+
+    def draw(self, split: str, count: int, make: Callable[[], str]) -> list[str]:
+        """`count` texts of `split` from `make`; distinct ones outside train, where repeats are natural.
+
+        Raises ValueError when `make` has not that many.
+        """
+        texts: list[str] = []
+        for _ in range(100 * count + 1000):
+            if len(texts) == count:
+                return texts
+            text = make()
+            if self.free(text, split) and (split == "train" or text not in self._split_of):
+                self.claim(text, split)
+                texts.append(text)
+        raise ValueError(f"{split}: only {len(texts)} of {count} texts are distinct: ask for fewer utterances")
