@@ -1,0 +1,1 @@
+"""Audio tokenizers: waveforms to discrete codes, and back where the codes suffice."""
