@@ -1,0 +1,113 @@
+"""The language model: a Llama from scratch or a pretrained one, with one embedding row for each id of the vocabulary.
+
+Any model that AutoModelForCausalLM loads and that has `get_decoder` and `get_output_embeddings` will do.
+"""
+
+from typing import Any
+
+import torch
+
+from data import storage
+from data.errors import InputError
+from data.vocabulary import Vocabulary
+from model.config import LanguageModelConfig, LoraConfig
+
+ATTENTION = "sdpa"
+
+
+def build_language_model(config: LanguageModelConfig, vocabulary: Vocabulary, seed: int = 0) -> Any:
+    """A float32 causal LM with at least `vocabulary.padded_size` embedding rows, in training mode.
+
+    From scratch the weights depend on `seed` alone, and input and output embeddings are tied. A pretrained model
+    keeps its spare rows and gets the missing ones, drawn from `seed` (see `extend_embeddings`).
+    Raises InputError when `config.path` holds no model, or the heads do not divide the width.
+    """
+    if config.path is not None:
+        model = load_language_model(config.path)
+        extend_embeddings(model, vocabulary, seed)
+        return model.train()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if config.hidden_size % config.num_heads:
+        raise InputError(
+            f"lm.hidden_size={config.hidden_size} is not a multiple of lm.num_heads={config.num_heads}: change one"
+        )
+    shape = LlamaConfig(
+        vocab_size=vocabulary.padded_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
+        intermediate_size=config.intermediate_size,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=True,
+        pad_token_id=vocabulary.pad_id,
+        bos_token_id=None,
+        eos_token_id=vocabulary.eos_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(shape).float().train()
+    model.set_attn_implementation(ATTENTION)
+    return model
+
+
+def load_language_model(path: str) -> Any:
+    """The float32 causal LM of a Hugging Face folder, URL or hub id. Raises InputError when there is none."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    local = str(storage.local_folder(path)) if storage.is_url(path) else path
+    try:
+        return AutoModelForCausalLM.from_pretrained(local, dtype=torch.float32, attn_implementation=ATTENTION)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path!r} holds no causal language model: give a model folder or a hub id ({error})"
+        ) from None
+
+
+def extend_embeddings(model: Any, vocabulary: Vocabulary, seed: int) -> None:
+    """Give every id of the vocabulary a row; new rows are drawn around the mean of the old ones (Hewitt 2021)."""
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < vocabulary.size:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(vocabulary.padded_size, mean_resizing=True)
+    model.config.pad_token_id = vocabulary.pad_id
+    model.config.eos_token_id = vocabulary.eos_id
+
+
+def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
+    """`model` with low-rank adapters (Hu et al. 2021), the only weights that still train."""
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
+    adapters = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, adapters)
+        except ValueError as error:
+            raise InputError(f"lora.targets={list(config.targets)} do not fit the model: {error}") from None
+
+
+def merge_lora(model: Any) -> Any:
+    """The plain model with its adapters folded into the weights; a model without adapters comes back as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def plain_language_model(model: Any) -> Any:
+    """The causal LM inside a peft wrapper, adapters in place; any other model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of weights, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
