@@ -24,6 +24,7 @@ class BuiltinQuestions(Frozen):
     """Spoken questions with computable answers, for chain of modality."""
 
     train_questions: int = Field(1500, ge=0, description="question and answer pairs of the train split")
+    dev_questions: int = Field(20, ge=0, description="question and answer pairs of the dev split")
     test_questions: int = Field(60, ge=0, description="question and answer pairs of the test split")
 
 
@@ -31,6 +32,7 @@ class BuiltinMusic(Frozen):
     """Synthetic music clips of at most 3 s with captions."""
 
     train_clips: int = Field(600, ge=0, description="clips of the train split")
+    dev_clips: int = Field(32, ge=0, description="clips of the dev split, with combinations of its own")
     test_clips: int = Field(64, ge=0, description="clips of the test split, with held-out attribute combinations")
     duration_s: float = Field(2.4, gt=0, le=3.0, description="length of a clip in seconds")
 
@@ -55,6 +57,7 @@ class ManifestCorpus(Frozen):
     fields: dict[str, str] = Field({}, description="renames: our field -> the manifest's field")
     test: dict[str, list[Any]] = Field({}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}")
     dev: dict[str, list[Any]] = Field({}, description="hold out for development, same form")
+    normalize_text: bool = Field(False, description="lower-case the texts and drop punctuation but the apostrophe")
 
 
 CorpusConfig = Annotated[BuiltinCorpus | ManifestCorpus, Field(discriminator="kind")]
