@@ -1,0 +1,1 @@
+"""Grammars: how records become sequences and back."""
