@@ -22,6 +22,7 @@ NUM_MELS = 80
 MEL_FLOOR = 1e-4  # of full scale: below the quiet parts of a clip, above the noise of 16-bit samples
 _POWER_FLOOR = 1e-8
 _PREEMPHASIS = 0.97
+_LEVEL = 0.1
 
 
 def hop_samples(sample_rate: int) -> int:
@@ -69,6 +70,7 @@ def mfcc39(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float) -> np.nda
     if not num_frames:
         return np.zeros((0, 3 * NUM_CEPSTRA))
     wave_N = np.asarray(wave_N, dtype=np.float64)
+    wave_N = wave_N * (_LEVEL / max(np.sqrt(np.square(wave_N).mean()), 1e-4))  # so that the floor lies as deep in all
     sharpened_N = np.append(wave_N[:1], wave_N[1:] - _PREEMPHASIS * wave_N[:-1])
     window = round(MFCC_WINDOW_S * sample_rate)
     group = frames_per_code(frame_rate_hz)

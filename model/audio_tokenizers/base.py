@@ -1,0 +1,113 @@
+"""What an audio tokenizer is, and how one is found on disk. A new kind is one file and one line here.
+
+Shapes: N = samples, T = frames, K = codebooks.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from data import storage
+from data.errors import InputError
+from data.store import StreamInfo
+from model.config import AudioTokenizerConfig
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+FORMAT_VERSION = 1
+
+# kind -> module:class; modules are imported when their kind is asked for
+KINDS = {
+    "kmeans_units": "model.audio_tokenizers.kmeans_units:KMeansUnitTokenizer",
+    "residual_kmeans": "model.audio_tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+}
+
+
+class AudioTokenizer(Protocol):
+    """Waveforms to codes. `encode` of one wave never depends on what is in its batch."""
+
+    kind: str
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def frame_rate_hz(self) -> float: ...
+    @property
+    def num_codebooks(self) -> int: ...
+    @property
+    def codebook_size(self) -> int: ...
+
+    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """int16 codes (T, K) of each float wave (N,) at `sample_rate`; T >= 1 for any sound, 0 for an empty wave."""
+        ...
+
+    def save(self, folder: str) -> None:
+        """Write config.json and model.safetensors."""
+        ...
+
+
+class DecodingTokenizer(AudioTokenizer, Protocol):
+    """An audio tokenizer whose codes alone give the sound back."""
+
+    def decode(self, codes_TK: np.ndarray) -> np.ndarray:
+        """float32 samples at `sample_rate` of codes (T, K)."""
+        ...
+
+
+class FittedTokenizer(AudioTokenizer, Protocol):
+    """An audio tokenizer that is fitted on frames of the corpus."""
+
+    def features(self, wave_N: np.ndarray) -> np.ndarray:
+        """The frames (T, D) that are quantised."""
+        ...
+
+    def quality(self, features_ND: np.ndarray) -> dict[str, float]:
+        """How well the codebooks serve these frames."""
+        ...
+
+
+def load_audio_tokenizer(folder: str) -> Any:
+    """The tokenizer saved in `folder`, by the `kind` of its config.json. Raises InputError where there is none."""
+    path = storage.join(folder, CONFIG_NAME)
+    if not storage.exists(path):
+        raise InputError(f"{folder!r} holds no {CONFIG_NAME}: give the folder of an audio tokenizer")
+    config = storage.read_json(path)
+    return tokenizer_class(config.get("kind", "")).load(folder, config)
+
+
+def tokenizer_class(kind: str) -> Any:
+    """The class of an audio tokenizer kind. Raises InputError for an unknown one."""
+    if kind not in KINDS:
+        raise InputError(f"audio tokenizer kind {kind!r} is unknown: choose from {', '.join(sorted(KINDS))}")
+    module, name = KINDS[kind].split(":")
+    return getattr(import_module(module), name)
+
+
+def fit_audio_tokenizer(config: AudioTokenizerConfig, features_ND: np.ndarray, seed: int) -> FittedTokenizer:
+    """A tokenizer fitted on frames that `features` of its own class made. Raises InputError for no frames."""
+    if not len(features_ND):
+        raise InputError(f"audio tokenizer {config.kind}: no audio to fit it on; see the quarantine of prepare")
+    fit: Callable[..., FittedTokenizer] = tokenizer_class(config.kind).fit
+    return fit(config, features_ND, seed)
+
+
+def tokenizer_id(folder: str) -> str:
+    """The name of a tokenizer by content: codes of equal ids mean the same sounds."""
+    return storage.hash_folder(folder)[:16]
+
+
+def stream_info(tokenizer: AudioTokenizer, identity: str) -> StreamInfo:
+    """What the token store says of a stream made by `tokenizer`."""
+    return StreamInfo(tokenizer.frame_rate_hz, tokenizer.num_codebooks, tokenizer.codebook_size, identity)
+
+
+def codebook_use(codes_N: np.ndarray, codebook_size: int) -> dict[str, float]:
+    """Share of a codebook that occurs, and the entropy of its codes in bits."""
+    counts = np.bincount(codes_N, minlength=codebook_size)
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return {
+        "codebook_used": float((counts > 0).mean()),
+        "entropy_bits": float(-(shares * np.log2(shares)).sum()),
+    }

@@ -1,0 +1,125 @@
+"""Music codes: residual k-means over log-mel frames, each codebook quantising what the ones before it left.
+
+The residual quantiser of SoundStream (Zeghidour et al. 2021) on fixed features instead of learnt ones.
+Shapes: N = samples or points, T = frames, M = mel bands, K = codebooks, C = codes of a codebook.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from data import storage
+from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME, codebook_use
+from model.audio_tokenizers.features import frames_per_code, log_mel
+from model.audio_tokenizers.kmeans import assign, fit_kmeans
+from model.config import ResidualKMeans
+from model.mel_inversion import mel_to_wave
+
+GRIFFIN_LIM_ITERATIONS = 40
+
+
+class ResidualKMeansTokenizer:
+    """Several codebooks over log-mel frames; the sum of a frame's centroids is its log-mel again."""
+
+    kind = "residual_kmeans"
+
+    def __init__(self, codebooks_KCM: torch.Tensor, sample_rate: int, frame_rate_hz: float) -> None:
+        self.codebooks_KCM = codebooks_KCM
+        self.sample_rate = sample_rate
+        self.frame_rate_hz = frame_rate_hz
+        self._exact_KCM = codebooks_KCM.double()
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codes per frame."""
+        return self.codebooks_KCM.shape[0]
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes of one codebook."""
+        return self.codebooks_KCM.shape[1]
+
+    @staticmethod
+    def features_of(config: ResidualKMeans, wave_N: np.ndarray) -> np.ndarray:
+        """The frames (T, 80) float32 that a tokenizer of `config` is fitted on."""
+        return log_mel(wave_N, config.sample_rate, config.frame_rate_hz).astype(np.float32)
+
+    @classmethod
+    def fit(cls, config: ResidualKMeans, features_ND: np.ndarray, seed: int) -> "ResidualKMeansTokenizer":
+        """Fit codebook after codebook on frames (N, 80)."""
+        residual_NM = torch.from_numpy(np.array(features_ND, dtype=np.float32))
+        codebooks = []
+        for layer in range(config.num_codebooks):
+            centroids_CM = fit_kmeans(residual_NM, config.codebook_size, config.iterations, seed + layer)
+            residual_NM = residual_NM - centroids_CM[assign(residual_NM, centroids_CM)[0]]
+            codebooks.append(centroids_CM)
+        return cls(torch.stack(codebooks), config.sample_rate, config.frame_rate_hz)
+
+    def features(self, wave_N: np.ndarray) -> np.ndarray:
+        """The frames (T, 80) that are quantised."""
+        return log_mel(wave_N, self.sample_rate, self.frame_rate_hz)
+
+    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """int16 codes (T, K) of each float wave (N,) at `sample_rate`."""
+        return [self._quantise(self.features(wave_N))[0] for wave_N in waves]
+
+    def decode(self, codes_TK: np.ndarray) -> np.ndarray:
+        """float32 samples at `sample_rate` of codes (T, K): log-mel, interpolated to 100 Hz, inverted."""
+        codes_TK = np.asarray(codes_TK, dtype=np.int64).reshape(-1, self.num_codebooks)
+        if not len(codes_TK):
+            return np.zeros(0, np.float32)
+        mel_TM = sum(self._exact_KCM[k, codes_TK[:, k]] for k in range(self.num_codebooks)).numpy()  # type: ignore[union-attr]
+        group = frames_per_code(self.frame_rate_hz)
+        centres = (np.arange(len(mel_TM) * group) + 0.5) / group - 0.5
+        below = np.clip(np.floor(centres).astype(int), 0, len(mel_TM) - 1)
+        above = np.minimum(below + 1, len(mel_TM) - 1)
+        share = np.clip(centres - below, 0, 1)[:, None]
+        return mel_to_wave(
+            mel_TM[below] * (1 - share) + mel_TM[above] * share, self.sample_rate, GRIFFIN_LIM_ITERATIONS
+        )
+
+    def quality(self, features_ND: np.ndarray) -> dict[str, float]:
+        """Distortion relative to the variance with all codebooks, use of the codebooks, and bits per second."""
+        codes_NK, distances_N = self._quantise(features_ND)
+        variance = float(np.square(features_ND - features_ND.mean(0)).sum(1).mean())
+        use = [codebook_use(codes_NK[:, k], self.codebook_size) for k in range(self.num_codebooks)]
+        return {
+            "relative_distortion": float(distances_N.mean()) / max(variance, 1e-12),
+            "bitrate_bps": float(self.frame_rate_hz * self.num_codebooks * np.log2(self.codebook_size)),
+            **{key: float(np.mean([one[key] for one in use])) for key in use[0]},
+        }
+
+    def save(self, folder: str) -> None:
+        """Write config.json and model.safetensors."""
+        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save({"codebooks": self.codebooks_KCM.contiguous()}))
+        storage.write_json(
+            storage.join(folder, CONFIG_NAME),
+            {
+                "kind": self.kind,
+                "format_version": FORMAT_VERSION,
+                "sample_rate": self.sample_rate,
+                "frame_rate_hz": self.frame_rate_hz,
+                "num_codebooks": self.num_codebooks,
+                "codebook_size": self.codebook_size,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str, config: dict[str, Any]) -> "ResidualKMeansTokenizer":
+        """Read what `save` wrote."""
+        weights = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
+        return cls(weights["codebooks"], config["sample_rate"], config["frame_rate_hz"])
+
+    def _quantise(self, features_TM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (T, K) and the squared distance (T,) that the last codebook leaves."""
+        residual_TM = torch.from_numpy(np.asarray(features_TM, dtype=np.float64))
+        codes = []
+        distances_T = residual_TM.square().sum(1)
+        for codebook_CM in self._exact_KCM:
+            labels_T, distances_T = assign(residual_TM, codebook_CM)
+            residual_TM = residual_TM - codebook_CM[labels_T]
+            codes.append(labels_T)
+        return torch.stack(codes, dim=1).numpy().astype(np.int16), distances_T.numpy()
