@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,12 +131,11 @@ def _readings(
 ) -> list[Spoken]:
     """Sentences and digit strings in the corpus' own proportion, every voice equally often in each."""
     rng = random.Random(f"{seed} {name}")
-    makers = {"sentences": sentence, "digits": digit_string}
+    makers = {"sentences": partial(sentence, rng), "digits": partial(digit_string, rng)}
     spoken: list[Spoken] = []
     for part, quota in _quotas(count, config.speech.digit_fraction).items():
-        make = makers[part]
         turns = _turns(voices, quota, rng)
-        for index, text in enumerate(texts.draw(split, quota, lambda make=make: make(rng))):
+        for index, text in enumerate(texts.draw(split, quota, makers[part])):
             identity = f"{name}-{part}-{index:05d}"
             spoken.append(Spoken(identity, text, turns[index], split, {"part": part, **extra}))
     return spoken

@@ -18,6 +18,8 @@ SLOTS: tuple[tuple[str, ...], ...] = (
 )
 QUESTION_WORDS = ("repeat", "what", "comes", "after", "before", "say", "twice")
 
+_PATIENCE = 2000  # draws in a row that bring nothing new
+
 
 def vocabulary_words() -> tuple[str, ...]:
     """Every word that the built-in speech can hold, in a fixed order."""
@@ -55,11 +57,13 @@ class SplitTexts:
         Raises ValueError when `make` has not that many.
         """
         texts: list[str] = []
-        for _ in range(100 * count + 1000):
-            if len(texts) == count:
-                return texts
+        misses = 0
+        while len(texts) < count:
             text = make()
             if self.free(text, split) and (split == "train" or text not in self._split_of):
                 self.claim(text, split)
                 texts.append(text)
-        raise ValueError(f"{split}: only {len(texts)} of {count} texts are distinct: ask for fewer utterances")
+                misses = 0
+            elif (misses := misses + 1) >= _PATIENCE:
+                raise ValueError(f"{split}: no new text after {len(texts)} of {count}: ask for fewer utterances")
+        return texts

@@ -1,0 +1,118 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import audio
+from data.audio import AudioError, decode_audio, load_audio, resample, wav_bytes, write_wav
+
+
+def tone(duration_s: float = 0.5, sample_rate: int = 16000) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(duration_s * sample_rate)) / sample_rate)).astype(np.float32)
+
+
+def encoded(wave: np.ndarray, sample_rate: int = 16000, format: str = "WAV", subtype: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, sample_rate, format=format, subtype=subtype)
+    return buffer.getvalue()
+
+
+def reason_of(content: bytes, **options: float) -> str:
+    with pytest.raises(AudioError) as caught:
+        decode_audio(content, 16000, **options)
+    return caught.value.reason
+
+
+def test_sixteen_bit_samples_come_back_exactly(tmp_path: Path) -> None:
+    wave = np.array([0.0, 0.25, -1.0, 32767 / 32768], np.float32)
+    write_wav(str(tmp_path / "a.wav"), wave, 16000)
+    np.testing.assert_array_equal(load_audio(str(tmp_path / "a.wav"), 16000), wave)
+
+
+def test_what_is_too_loud_is_clipped() -> None:
+    assert decode_audio(wav_bytes(np.array([2.0, -2.0]), 16000), 16000).tolist() == [32767 / 32768, -1.0]
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3"])
+def test_every_format_is_resampled_to_mono(format: str) -> None:
+    stereo_NC = np.stack([tone(sample_rate=44100)] * 2, axis=1)
+    wave = decode_audio(encoded(stereo_NC, 44100, format), 16000)
+    assert wave.dtype == np.float32
+    assert wave.ndim == 1
+    assert abs(len(wave) - 8000) < 1600  # lossy codecs pad
+    assert 0.4 < np.abs(wave).max() < 0.6
+
+
+def test_offset_and_duration_cut_the_span() -> None:
+    wave = tone(1.0)
+    part = decode_audio(wav_bytes(wave, 16000), 16000, offset_s=0.25, duration_s=0.5)
+    np.testing.assert_allclose(part, wave[4000:12000], atol=1e-4)
+
+
+def test_a_duration_past_the_end_gives_what_is_there() -> None:
+    assert len(decode_audio(wav_bytes(tone(0.5), 16000), 16000, offset_s=0.4, duration_s=9.0)) == 1600
+
+
+def test_one_sample_stays_one_sample_at_least() -> None:
+    assert len(decode_audio(encoded(np.array([0.5]), 48000), 16000)) >= 1
+    assert resample(np.zeros(0, np.float32), 48000, 16000).size == 0
+
+
+def test_the_reasons_name_what_is_wrong(tmp_path: Path) -> None:
+    good = wav_bytes(tone(), 16000)
+    assert reason_of(b"") == "empty"
+    assert reason_of(encoded(np.zeros(0, np.float32))) == "empty"
+    assert reason_of(good, offset_s=3.0) == "empty"
+    assert reason_of(b"this is no audio at all" * 50) == "not_audio"
+    assert reason_of(encoded(np.array([0.1, np.nan]), subtype="FLOAT")) == "nan"
+    assert reason_of(encoded(np.array([0.1, np.inf]), subtype="FLOAT")) == "nan"
+    assert reason_of(encoded(np.zeros((10, 9), np.float32))) == "bad_channels"
+    assert reason_of(encoded(tone(), 500_000)) == "bad_rate"
+    assert reason_of(encoded(tone(), 100)) == "bad_rate"
+    assert reason_of(good, max_duration_s=0.2) == "too_long"
+    assert reason_of(good, duration_s=99.0, max_duration_s=5.0) == "too_long"
+    with pytest.raises(AudioError, match="missing"):
+        load_audio(str(tmp_path / "none.wav"), 16000)
+    with pytest.raises(AudioError, match="not_audio"):
+        load_audio(str(tmp_path), 16000)
+
+
+def test_many_decoded_bytes_are_refused_whatever_the_duration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "MAX_DECODED_BYTES", 1000)
+    assert reason_of(wav_bytes(tone(), 16000)) == "too_large"
+
+
+def test_a_header_that_lies_about_its_length_costs_nothing() -> None:
+    content = bytearray(wav_bytes(tone(0.1), 16000))
+    content[40:44] = (2**31 - 1).to_bytes(4, "little")
+    assert len(decode_audio(bytes(content), 16000)) == 1600
+
+
+def test_a_rate_of_zero_in_the_header_is_no_crash() -> None:
+    content = bytearray(wav_bytes(tone(0.1), 16000))
+    content[24:28] = bytes(4)
+    assert reason_of(bytes(content)) in ("bad_rate", "not_audio")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["WAV", "FLAC", "OGG", "MP3"]), st.data())
+def test_broken_files_give_sound_or_a_reason(format: str, data: st.DataObject) -> None:
+    content = bytearray(encoded(tone(0.1), 16000, format))
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+    outcome: AudioError | np.ndarray
+    try:
+        outcome = decode_audio(bytes(content), 16000)
+    except AudioError as error:
+        outcome = error
+    if isinstance(outcome, AudioError):
+        assert outcome.reason
+        assert outcome.detail
+    else:
+        assert outcome.size
+        assert np.isfinite(outcome).all()

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from data.audio import load_audio, write_wav
+from data.manifest import read_manifest, resolve_audio
+from ray_jobs import prepare
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+TINY = {
+    "kind": "builtin",
+    "shard_utterances": 12,
+    "speech": {
+        "train_utterances": 8,
+        "dev_utterances": 2,
+        "test_utterances": 5,
+        "tts_utterances": 3,
+        "voices": ["en-US", "en-US+f2"],
+        "new_voices": ["en-US+m3"],
+        "new_accent_voices": ["en-GB-scotland"],
+    },
+    "questions": {"train_questions": 3, "dev_questions": 0, "test_questions": 2},
+    "music": {"train_clips": 2, "dev_clips": 1, "test_clips": 1},
+}
+
+
+def recipe(folder: Path, corpus: dict[str, Any]) -> str:
+    tree = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    tree.update(corpus=corpus, runs_dir=str(folder / "runs"))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+def brought(folder: Path, lines: list[Any]) -> str:
+    manifest = folder / "m.jsonl"
+    manifest.write_text("\n".join(json.dumps(line) for line in lines))
+    return recipe(folder, {"kind": "manifest", "manifest": str(manifest)})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+def test_two_prepares_give_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("espeakng_loader")
+    path = recipe(tmp_path, TINY)
+    assert prepare.main([path]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    first = contents(folder)
+    assert prepare.main([path, "corpus.num_workers=1", "--fresh"]) == 0
+    assert contents(folder) == first
+
+    utterances = list(read_manifest(folder / "manifest.jsonl"))
+    assert len(utterances) == 8 + 2 + 3 * 5 + 2 * (3 + 2) + 4
+    for utterance in utterances:
+        wave = load_audio(resolve_audio(folder / "manifest.jsonl", utterance), 16000)
+        assert len(wave) / 16000 == pytest.approx(utterance.duration, abs=1e-3)
+    assert json.loads(first["summary.json"])["utterances"] == len(utterances)
+    assert not any(name.startswith("parts/") for name in first)
+
+
+def test_a_brought_manifest_is_imported_by_its_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav(str(tmp_path / "a.wav"), np.zeros(8000), 8000)
+    path = brought(tmp_path, [{"audio_filepath": "a.wav", "text": "one"}, {"audio_filepath": 5}])
+    assert prepare.main([path]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert [item.text for item in read_manifest(folder / "manifest.jsonl")] == ["one"]
+    assert json.loads((folder / "quarantine.jsonl").read_text())["reason"] == "bad_field"
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_bytes((tmp_path / "m.jsonl").read_bytes())
+    assert prepare.main([path, f"corpus.manifest={elsewhere}"]) == 0
+    assert Path(capsys.readouterr().out.splitlines()[-1]) == folder
+
+
+def test_a_manifest_that_is_none_exits_2(tmp_path: Path) -> None:
+    path = brought(tmp_path, [{"path": "a.wav"}])
+    assert prepare.main([path]) == 2
+    assert prepare.main([path, "corpus.manifest=nowhere.jsonl"]) == 2
+
+
+def test_a_dry_run_prints_counts_speakers_and_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare.main([recipe(tmp_path, TINY), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "train/sentences" in shown
+    assert "4 speakers, 16000 Hz" in shown
+    write_wav(str(tmp_path / "a.wav"), np.zeros(8000), 8000)
+    path = brought(tmp_path, [{"audio_filepath": "a.wav", "duration": 1.0, "speaker": "x"}])
+    assert prepare.main([path, "--dry-run"]) == 0
+    assert "1 speakers, 8000 Hz" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
