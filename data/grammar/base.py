@@ -62,6 +62,10 @@ class Grammar(Protocol):
         """The task's name."""
 
     @property
+    def pad_id(self) -> int:
+        """The id that fills rows up."""
+
+    @property
     def draws(self) -> bool:
         """Whether `render` and `measure` use their rng; if not, a record's length never changes."""
 

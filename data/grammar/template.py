@@ -73,6 +73,7 @@ class TemplateGrammar:
 
     def __init__(self, task: str, template: str, vocabulary: Vocabulary, text_tokenizer: Any) -> None:
         self.name = task
+        self.pad_id = vocabulary.pad_id
         self._vocabulary = vocabulary
         block = vocabulary.block(TEXT_BLOCK)
         self._text = text_tokenizer if isinstance(text_tokenizer, TextIds) else TextIds(text_tokenizer, block)
