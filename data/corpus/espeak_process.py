@@ -1,7 +1,7 @@
 """One shard of speech by espeak-ng, in a process of its own: `python -m data.corpus.espeak_process < shard.json`.
 
-espeak-ng keeps state between calls (noise, flutter), so only a fresh process that speaks the same texts in the
-same order gives the same bytes. It is GPL-3.0 and optional: the wheel `espeakng-loader` brings library and data,
+espeak-ng seeds its noise from the clock, and keeps state between calls (flutter): only a fresh process that sets
+the seed and speaks the same texts in the same order gives the same bytes. It is GPL-3.0 and optional: the wheel `espeakng-loader` brings library and data,
 and nothing of ours links to it outside this process. Reads {"folder", "sample_rate", "items": [{"path", "text",
 "voice", "rate", "pitch"}]} and prints one JSON line per item: {"path", "duration", "words"}.
 """
@@ -21,6 +21,7 @@ _RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples come through the callback
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 _WORD_EVENT, _LAST_EVENT = 1, 0  # espeak_EVENT_TYPE
 _UTF8 = 1
+_NOISE_SEED = 1
 _BUFFER_MS = 1000
 _SILENCE = 0.01  # of the peak: what is quieter at the end is cut, but for the pad
 _END_PAD_S = 0.06
@@ -55,6 +56,7 @@ class Synthesizer:
         self.sample_rate = self._library.espeak_Initialize(_RETRIEVAL, _BUFFER_MS, data_path, 0)
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak_Initialize failed with {self.sample_rate} (data in {data_path.decode()})")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(_NOISE_SEED))
         self._blocks: list[np.ndarray] = []
         self._starts_ms: list[int] = []
         self._callback = _CALLBACK(self._collect)  # kept here: the library calls it after this line has passed
