@@ -63,6 +63,10 @@ class FittedTokenizer(AudioTokenizer, Protocol):
         """The frames (T, D) that are quantised."""
         ...
 
+    def quantise(self, features_TD: np.ndarray) -> np.ndarray:
+        """int16 codes (T, K) of such frames."""
+        ...
+
     def quality(self, features_ND: np.ndarray) -> dict[str, float]:
         """How well the codebooks serve these frames."""
         ...

@@ -52,11 +52,11 @@ class KMeansUnitTokenizer:
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """int16 units (T, 1) of each float wave (N,) at `sample_rate`."""
-        return [self._quantise(self.features(wave_N)) for wave_N in waves]
+        return [self.quantise(self.features(wave_N)) for wave_N in waves]
 
     def quality(self, features_ND: np.ndarray) -> dict[str, float]:
         """Distortion per frame relative to the variance, use of the codebook, and bits per second."""
-        points_ND = torch.from_numpy(features_ND).double()
+        points_ND = torch.from_numpy(np.asarray(features_ND, dtype=np.float64))
         labels_N, distances_N = assign(points_ND, self._exact_KD)
         variance = float((points_ND - points_ND.mean(0)).square().sum(1).mean())
         return {
@@ -86,6 +86,7 @@ class KMeansUnitTokenizer:
         weights = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
         return cls(weights["centroids"], config["sample_rate"], config["frame_rate_hz"])
 
-    def _quantise(self, features_TD: np.ndarray) -> np.ndarray:
-        labels_T, _ = assign(torch.from_numpy(features_TD).double(), self._exact_KD)
+    def quantise(self, features_TD: np.ndarray) -> np.ndarray:
+        """int16 units (T, 1) of frames that `features` made."""
+        labels_T, _ = assign(torch.from_numpy(np.asarray(features_TD, dtype=np.float64)), self._exact_KD)
         return labels_T.numpy().astype(np.int16)[:, None]

@@ -64,7 +64,7 @@ class ResidualKMeansTokenizer:
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """int16 codes (T, K) of each float wave (N,) at `sample_rate`."""
-        return [self._quantise(self.features(wave_N))[0] for wave_N in waves]
+        return [self.quantise(self.features(wave_N)) for wave_N in waves]
 
     def decode(self, codes_TK: np.ndarray) -> np.ndarray:
         """float32 samples at `sample_rate` of codes (T, K): log-mel, interpolated to 100 Hz, inverted."""
@@ -80,6 +80,10 @@ class ResidualKMeansTokenizer:
         return mel_to_wave(
             mel_TM[below] * (1 - share) + mel_TM[above] * share, self.sample_rate, GRIFFIN_LIM_ITERATIONS
         )
+
+    def quantise(self, features_TM: np.ndarray) -> np.ndarray:
+        """int16 codes (T, K) of frames that `features` made."""
+        return self._quantise(features_TM)[0]
 
     def quality(self, features_ND: np.ndarray) -> dict[str, float]:
         """Distortion relative to the variance with all codebooks, use of the codebooks, and bits per second."""

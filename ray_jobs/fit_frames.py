@@ -1,0 +1,113 @@
+"""Frames of training audio for the tokenizers' fit, and what the fitted codes say about the words.
+
+Shapes: N = frames, D = features.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import ray
+
+from data.audio import AudioError
+from data.manifest import Utterance
+from data.timing import frame_span
+from model.audio_tokenizers.base import tokenizer_class
+from model.config import AudioTokenizerConfig
+from ray_jobs.tokenize_shard import load_wave
+
+CHUNK_UTTERANCES = 128
+NO_WORD = ""
+
+
+def collect_frames(
+    utterances: Sequence[Utterance],
+    manifest_path: str,
+    config: AudioTokenizerConfig,
+    max_duration_s: float,
+    seed: int,
+    num_workers: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most config.max_frames frames (N, D) of utterances drawn by `seed`, and the word (N,) each lies in.
+
+    Chunks of fixed composition run as Ray tasks and are taken in order, so the number of workers changes nothing.
+    Files that tokenize_speech would quarantine are passed over.
+    """
+    drawn = sorted(utterances, key=lambda utterance: utterance.id)
+    random.Random(seed).shuffle(drawn)
+    features, words, total = [], [], 0
+    for chunk_ND, chunk_words_N in _chunks(drawn, manifest_path, config, max_duration_s, num_workers):
+        features.append(chunk_ND)
+        words.append(chunk_words_N)
+        total += len(chunk_ND)
+        if total >= config.max_frames:
+            break
+    if not total:
+        return np.zeros((0, 0), np.float32), np.zeros(0, str)
+    return np.concatenate(features)[: config.max_frames], np.concatenate(words)[: config.max_frames]
+
+
+def _chunks(
+    drawn: list[Utterance], manifest_path: str, config: AudioTokenizerConfig, max_duration_s: float, num_workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    task = ray.remote(num_cpus=1)(frames_of_chunk)
+    starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
+    running: list[ray.ObjectRef] = []
+    while True:
+        while len(running) <= num_workers and (start := next(starts, None)) is not None:
+            chunk = drawn[start : start + CHUNK_UTTERANCES]
+            running.append(task.remote(chunk, manifest_path, config, max_duration_s))
+        if not running:
+            return
+        features_ND, words_N = ray.get(running.pop(0))
+        if len(features_ND):
+            yield features_ND, words_N
+
+
+def frames_of_chunk(
+    chunk: list[Utterance], manifest_path: str, config: AudioTokenizerConfig, max_duration_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (N, D) of these utterances and the word (N,) of each."""
+    features_of = tokenizer_class(config.kind).features_of
+    features, words = [], []
+    for utterance in chunk:
+        try:
+            wave_N = load_wave(manifest_path, utterance, config.sample_rate, max_duration_s)
+        except AudioError:
+            continue
+        features.append(features_of(config, wave_N))
+        words.append(_words_of_frames(utterance, len(features[-1]), config.frame_rate_hz))
+    if not features:
+        return np.zeros((0, 0), np.float32), np.zeros(0, str)
+    return np.concatenate(features), np.concatenate(words)
+
+
+def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, float]:
+    """How much units tell about the word they lie in, over frames with a word; empty without words.
+
+    `word_purity`: how often the commonest word of a unit is right. `word_pnmi`: mutual information of unit and word
+    over the entropy of the words (Hsu et al. 2021, there over phones).
+    """
+    known_N = words_N != NO_WORD
+    if not known_N.any():
+        return {}
+    _, labels_N = np.unique(words_N[known_N], return_inverse=True)
+    joint = np.zeros((int(units_N.max()) + 1, int(labels_N.max()) + 1))
+    np.add.at(joint, (units_N[known_N].astype(int), labels_N), 1)
+    joint /= joint.sum()
+    of_unit, of_word = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    seen = joint > 0
+    information = float((joint[seen] * np.log(joint[seen] / (of_unit * of_word)[seen])).sum())
+    entropy = float(-(of_word[of_word > 0] * np.log(of_word[of_word > 0])).sum())
+    return {
+        "word_purity": float(joint.max(1).sum()),
+        "word_pnmi": information / entropy if entropy > 0 else 1.0,
+    }
+
+
+def _words_of_frames(utterance: Utterance, num_frames: int, frame_rate_hz: float) -> np.ndarray:
+    words = np.full(num_frames, NO_WORD, dtype="U32")
+    for word, start_s, end_s in utterance.words or ():
+        start, end = frame_span(start_s, end_s, frame_rate_hz, num_frames)
+        words[start:end] = word
+    return words

@@ -1,0 +1,144 @@
+"""`fit_tokenizer`: training audio and texts -> audio tokenizers, one per stream, and the text tokenizer."""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from typing import Any
+
+from data import storage
+from data.errors import InputError
+from data.frozen import result_fields
+from data.manifest import Utterance, read_manifest
+from data.text_tokenizer import build_byte_words_tokenizer, frequent_words
+from model.audio_tokenizers.base import fit_audio_tokenizer
+from ray_jobs import prepare
+from ray_jobs.fit_frames import collect_frames, unit_word_agreement
+from ray_jobs.job import Job, Run
+from ray_jobs.job import main as run_main
+from ray_jobs.recipe import Recipe
+from ray_jobs.session import start_ray
+from ray_jobs.tokenize_shard import kind_of_stream
+
+log = logging.getLogger("antiphon")
+
+
+def work(run: Run) -> None:
+    """Write one folder per stream, text/ and quality.json."""
+    manifest = storage.join(run.inputs["prepare"], "manifest.jsonl")
+    manifest = manifest if storage.is_url(manifest) else os.path.abspath(manifest)
+    train = [utterance for utterance in read_manifest(manifest) if utterance.split == "train"]
+    if not train:
+        raise InputError(f"{manifest} has no utterance of split 'train': hold out less with corpus.test and corpus.dev")
+    quality = {}
+    for stream in run.recipe.tokenizers:
+        utterances = [utterance for utterance in train if utterance.kind == kind_of_stream(stream)]
+        if utterances:
+            quality[stream] = _fit_stream(run, stream, utterances, manifest)
+        else:
+            _skip_stream(run.recipe, stream, manifest)
+    _save_text_tokenizer(run, train)
+    storage.write_json(run.folder.file("quality.json"), quality)
+
+
+def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
+    recipe, config = run.recipe, run.recipe.tokenizers[stream]
+    start_ray()
+    started = time.monotonic()
+    features_ND, words_N = collect_frames(
+        utterances, manifest, config, recipe.tokenize.max_duration_s, recipe.seed, recipe.tokenize.num_workers
+    )
+    collected = time.monotonic()
+    tokenizer = fit_audio_tokenizer(config, features_ND, recipe.seed)
+    quality = {"frames": len(features_ND), **tokenizer.quality(features_ND)}
+    if tokenizer.num_codebooks == 1:
+        quality |= unit_word_agreement(tokenizer.quantise(features_ND)[:, 0], words_N)
+    tokenizer.save(run.folder.file(stream))
+    log.info("fit_tokenizer: %s from %d frames: %.1f s of analysis, %.1f s of fit, %s", stream, len(features_ND),
+             collected - started, time.monotonic() - collected, json.dumps(quality))  # fmt: skip
+    return quality
+
+
+def _skip_stream(recipe: Recipe, stream: str, manifest: str) -> None:
+    """A stream without audio is left out, unless the recipe trains on it."""
+    users = [
+        task
+        for task, template in recipe.grammar.templates.items()
+        if f"{{{stream}}}" in template or f".{stream}}}" in template
+    ]
+    if users:
+        raise InputError(
+            f"stream {stream!r} of tokenizers is used by grammar.templates {', '.join(users)}, but {manifest} has no "
+            f"training utterance of kind {kind_of_stream(stream)!r}: take the stream out of tokenizers and templates, "
+            "or add such audio"
+        )
+    log.info("fit_tokenizer: no training audio of kind %r, stream %s left out", kind_of_stream(stream), stream)
+
+
+def _save_text_tokenizer(run: Run, train: list[Utterance]) -> None:
+    config = run.recipe.text
+    if config.kind == "pretrained":
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(config.path)
+    else:
+        texts = [text for utterance in train for text in (utterance.text, utterance.caption) if text]
+        tokenizer = build_byte_words_tokenizer(frequent_words(texts, config.max_words))
+    with tempfile.TemporaryDirectory() as local:
+        tokenizer.save_pretrained(local)
+        storage.copy_folder(local, run.folder.file("text"))
+    log.info("fit_tokenizer: text tokenizer of %d ids", len(tokenizer))
+
+
+def fields(recipe: Recipe) -> dict[str, Any]:
+    """What changes the result beside the corpus. A pretrained text tokenizer in a folder enters by content."""
+    text = result_fields(recipe.text)
+    if _is_text_folder(recipe):
+        del text["path"]
+    return {
+        "tokenizers": {name: result_fields(config) for name, config in recipe.tokenizers.items()},
+        "text": text,
+        "max_duration_s": recipe.tokenize.max_duration_s,
+        "seed": recipe.seed,
+    }
+
+
+def raw_inputs(recipe: Recipe) -> list[str]:
+    """The hash of a brought text tokenizer's files."""
+    return [storage.hash_folder(recipe.text.path)] if recipe.text.path and _is_text_folder(recipe) else []
+
+
+def _is_text_folder(recipe: Recipe) -> bool:
+    """Whether text.path is a folder or URL rather than a hub id."""
+    return recipe.text.path is not None and storage.exists(recipe.text.path)
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """What is fitted, on how many frames."""
+    return [
+        f"fits    {name}: {config.kind}, {config.codebook_size} codes at {config.frame_rate_hz:g} Hz, "
+        f"at most {config.max_frames} frames"
+        for name, config in recipe.tokenizers.items()
+    ]
+
+
+JOB = Job(
+    name="fit_tokenizer",
+    version=1,
+    work=work,
+    fields=fields,
+    upstream=lambda recipe: [prepare.JOB],
+    raw_inputs=raw_inputs,
+    plan=plan,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run_main(JOB, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
