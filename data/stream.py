@@ -160,9 +160,9 @@ class TokenStream:
     def _render(self, document: PlannedDocument) -> PackedDocument:
         grammar, record = self._grammars[document.source], self._records[document.record]
         rng = draw_rng(self._seed, document.source, record.id, document.visit) if grammar.draws else None
-        rendered = grammar.render(self._crops.crop(record, document.span), rng)
+        ids, loss_mask = grammar.tokens(self._crops.crop(record, document.span), rng)
         weight = self._phase.loss_weights.get(document.source, 1.0)
-        return PackedDocument(rendered.ids, rendered.loss_mask, weight, document.source)
+        return PackedDocument(ids, loss_mask, weight, document.source)
 
 
 def evaluation_batch(
@@ -175,9 +175,9 @@ def evaluation_batch(
     """
     packer: BestFitPacker[PackedDocument] = BestFitPacker(sequence_length)
     for record in _evaluated(records, grammar):
-        rendered = grammar.render(record, draw_rng(seed, grammar.name, record.id, 0))
-        if len(rendered.ids) <= sequence_length:
-            packer.add(len(rendered.ids), PackedDocument(rendered.ids, rendered.loss_mask, 1.0, grammar.name))
+        ids, loss_mask = grammar.tokens(record, draw_rng(seed, grammar.name, record.id, 0))
+        if len(ids) <= sequence_length:
+            packer.add(len(ids), PackedDocument(ids, loss_mask, 1.0, grammar.name))
         if packer.pending_tokens >= num_rows * sequence_length:
             break
     rows = [row for row in (packer.next_row() for _ in range(num_rows)) if row]

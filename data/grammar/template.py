@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -34,9 +35,17 @@ class _Item:
     slot: str
     blocks: tuple[Block, ...]
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         return self.kind not in ("marker", "voice")
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return np.array([self.blocks[0].start], dtype=np.int32)
+
+    @cached_property
+    def owner_and_field(self) -> tuple[bool, str]:
+        return self.slot.startswith(RESPONSE), self.slot.removeprefix(RESPONSE)
 
 
 class TextIds:
@@ -90,18 +99,17 @@ class TemplateGrammar:
 
     def render(self, record: RecordLike, rng: np.random.Generator | None = None) -> Rendered:
         """The whole sequence; `rng` is not used. Raises InputError when a slot is empty."""
-        pieces, segments, length, prompt_length = [], [], 0, 0
-        for index, item in enumerate(self._items):
-            if index == self._num_prompt_items:
-                prompt_length = length
-            ids = self._ids(item, record)
-            if not len(ids):
-                raise InputError(f"task {self.name!r}: a record without {item.slot!r} cannot be rendered")
+        pieces = self._pieces(record)
+        segments, start = [], 0
+        for item, ids in zip(self._items, pieces, strict=True):
             if item.slot:
-                segments.append(self._segment(item, ids, length))
-            pieces.append(ids)
-            length += len(ids)
-        return Rendered(np.concatenate(pieces), np.arange(length) >= prompt_length, segments)
+                segments.append(self._segment(item, ids, start))
+            start += len(ids)
+        return Rendered(*self._joined(pieces), segments)
+
+    def tokens(self, record: RecordLike, rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """ids_T and loss_mask_T of `render`; `rng` is not used. Raises InputError when a slot is empty."""
+        return self._joined(self._pieces(record))
 
     def measure(self, record: RecordLike, rng: np.random.Generator | None = None) -> int:
         """Number of tokens of `render`; `rng` is not used."""
@@ -132,6 +140,17 @@ class TemplateGrammar:
             self._refuse(None, ids_T, position)
         return [segment for segment in segments if segment.content != ()]
 
+    def _pieces(self, record: RecordLike) -> list[np.ndarray]:
+        pieces = [self._ids(item, record) for item in self._items]
+        for item, ids in zip(self._items, pieces, strict=True):
+            if not len(ids):
+                raise InputError(f"task {self.name!r}: a record without {item.slot!r} cannot be rendered")
+        return pieces
+
+    def _joined(self, pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        ids_T = np.concatenate(pieces)
+        return ids_T, np.arange(len(ids_T)) >= sum(len(ids) for ids in pieces[: self._num_prompt_items])
+
     def _has(self, item: _Item, record: RecordLike) -> bool:
         owner, value = _value(item, record)
         if owner is None or value is None:
@@ -142,7 +161,7 @@ class TemplateGrammar:
 
     def _ids(self, item: _Item, record: RecordLike) -> np.ndarray:
         if not item.slot:
-            return np.array([item.blocks[0].start], dtype=np.int32)
+            return item.ids
         _, value = _value(item, record)
         if value is None or len(value) == 0:
             return np.zeros(0, dtype=np.int32)
@@ -187,8 +206,8 @@ def build_grammars(config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer
 
 def _value(item: _Item, record: RecordLike) -> tuple[Any, Any]:
     """The record that owns a slot (None when there is no answer), and the slot's value there (None when missing)."""
-    field = item.slot.removeprefix(RESPONSE)
-    owner = record.response if item.slot.startswith(RESPONSE) else record
+    of_response, field = item.owner_and_field
+    owner = record.response if of_response else record
     if owner is None:
         return None, None
     return owner, getattr(owner, field) if field in ("text", "caption", "speaker") else owner.streams.get(field)

@@ -71,6 +71,9 @@ def test_every_template_reads_back_what_it_wrote(task: str, record: Partial) -> 
     rendered = grammar.render(record)
     assert grammar.parse(rendered.ids) == rendered.segments
     assert grammar.measure(record) == len(rendered.ids) == len(rendered.loss_mask)
+    ids, loss_mask = grammar.tokens(record)
+    assert (ids == rendered.ids).all()
+    assert (loss_mask == rendered.loss_mask).all()
     prompt = grammar.prompt(record)
     assert rendered.ids[: len(prompt)].tolist() == prompt.tolist()
     assert rendered.loss_mask.tolist() == [False] * len(prompt) + [True] * (len(rendered.ids) - len(prompt))
