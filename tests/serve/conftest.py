@@ -1,56 +1,15 @@
-"""A tiny model folder with random weights, as every part of a real one would read and write it."""
-
-from pathlib import Path
+"""Fixtures of the endpoint's tests."""
 
 import numpy as np
 import pytest
 
-from data.config import GrammarConfig
-from data.store import StreamInfo
-from data.text_tokenizer import build_byte_words_tokenizer
-from data.vocabulary import build_vocabulary
-from model.config import LanguageModelConfig, ResidualKMeans
-
-TEMPLATES = {
-    "asr": "[asr] {unit} | [text] {text} [eos]",
-    "tts": "[tts] {speaker} {text} | [speech] {unit} [eos]",
-    "unit_lm": "[lm] | {unit} [eos]",
-    "text_to_music": "[music] {caption} | {music} [eos]",
-    "music_to_caption": "[caption] {music} | {caption} [eos]",
-    "s2s": "[chain] [s2s] {unit} {speaker} | [tq] {text} [ta] {response.text} [ua] {response.unit} [eos]",
-    "s2t": "[chain] [s2t] {unit} | [tq] {text} [ta] {response.text} [eos]",
-    "t2s": "[chain] [t2s] {text} {speaker} | [ta] {response.text} [ua] {response.unit} [eos]",
-    "t2t": "[chain] [t2t] {text} | [ta] {response.text} [eos]",
-}
+from tests.tiny_model import make_tiny_model_folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model folder of 30 k parameters: units and music by residual k-means, two voices, no vocoder."""
-    from model.audio_tokenizers.base import fit_audio_tokenizer
-    from model.export import export_model
-    from model.lm import build_language_model
-
-    root = tmp_path_factory.mktemp("model")
-    rng = np.random.default_rng(0)
-    text_tokenizer = build_byte_words_tokenizer(["three", "four", "five"])
-    streams, folders = {}, {}
-    for name, codebooks in (("unit", 1), ("music", 2)):
-        config = ResidualKMeans(kind="residual_kmeans", num_codebooks=codebooks, codebook_size=8, iterations=2)
-        tokenizer = fit_audio_tokenizer(config, rng.normal(size=(64, 80)).astype(np.float32), seed=1)
-        folders[name] = str(root / "tokenizers" / name)
-        tokenizer.save(folders[name])
-        streams[name] = StreamInfo(25.0, codebooks, 8, "test")
-    grammar = GrammarConfig(templates=TEMPLATES, groups={"all": tuple(TEMPLATES)})
-    vocabulary = build_vocabulary(text_tokenizer, streams, grammar, ["ann", "bob"])
-    lm = build_language_model(
-        LanguageModelConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, max_positions=512),
-        vocabulary,
-        seed=3,
-    )
-    folder = Path(root) / "tiny"
-    export_model(str(folder), lm, text_tokenizer, vocabulary, grammar, ["ann", "bob"], streams, folders, {})
-    return str(folder)
+    """One tiny random model folder for the whole room."""
+    return make_tiny_model_folder(tmp_path_factory.mktemp("model"))
 
 
 def tone(duration_s: float, sample_rate: int = 16000, frequency_hz: float = 220.0) -> np.ndarray:
