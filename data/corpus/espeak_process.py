@@ -1,9 +1,10 @@
 """One shard of speech by espeak-ng, in a process of its own: `python -m data.corpus.espeak_process < shard.json`.
 
 espeak-ng seeds its noise from the clock, and keeps state between calls (flutter): only a fresh process that sets
-the seed and speaks the same texts in the same order gives the same bytes. It is GPL-3.0 and optional: the wheel `espeakng-loader` brings library and data,
-and nothing of ours links to it outside this process. Reads {"folder", "sample_rate", "items": [{"path", "text",
-"voice", "rate", "pitch"}]} and prints one JSON line per item: {"path", "duration", "words"}.
+the seed and speaks the same texts in the same order gives the same bytes. It is GPL-3.0 and optional: the wheel
+`espeakng-loader` brings library and data, and nothing of ours links to it outside this process. Reads {"folder",
+"sample_rate", "items": [{"path", "text", "voice", "rate", "pitch"}]} and prints one JSON line per item:
+{"path", "duration", "words"}.
 """
 
 import ctypes

@@ -44,7 +44,7 @@ def brought(folder: Path, lines: list[Any]) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json"]
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("provenance.json", "_SUCCESS")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
 
