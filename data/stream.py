@@ -165,7 +165,7 @@ class TokenStream:
         return PackedDocument(ids, loss_mask, weight, document.source)
 
 
-def evaluation_batch(
+def evaluation_rows(
     records: Sequence[Record], grammar: Grammar, sequence_length: int, num_rows: int, seed: int = 0
 ) -> Batch:
     """At most `num_rows` packed rows of held-out records of one task: fixed, in the order of ids, each record once.

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from data import storage
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -39,6 +41,13 @@ def build_byte_words_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
     # The space that add_prefix_space put before the first word is taken off again.
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
+
+
+def load_text_tokenizer(folder: str) -> Any:
+    """The text tokenizer of a folder, local or a URL, by transformers' own loader."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(storage.local_folder(folder)))
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:

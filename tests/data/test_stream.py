@@ -13,7 +13,7 @@ from data.errors import InputError
 from data.grammar.template import build_grammars
 from data.packing import rows_per_rank
 from data.store import Record, StreamInfo
-from data.stream import TokenStream, evaluation_batch
+from data.stream import TokenStream, evaluation_rows
 from data.text_tokenizer import build_byte_words_tokenizer
 from data.vocabulary import build_vocabulary
 
@@ -182,11 +182,11 @@ def test_a_task_that_nothing_fits_is_an_input_error() -> None:
 
 
 def test_held_out_rows_are_fixed_and_show_each_record_once() -> None:
-    first = evaluation_batch(RECORDS[:20], GRAMMARS["asr"], 128, 50)
-    again = evaluation_batch(RECORDS[19::-1], GRAMMARS["asr"], 128, 50)
+    first = evaluation_rows(RECORDS[:20], GRAMMARS["asr"], 128, 50)
+    again = evaluation_rows(RECORDS[19::-1], GRAMMARS["asr"], 128, 50)
     assert (first.ids_BT == again.ids_BT).all()
     assert sum(len(row) for row in first.sources) == 20
     assert (first.labels_BT != -100).any(axis=1).all()
-    assert evaluation_batch(RECORDS, GRAMMARS["asr"], 128, 3).ids_BT.shape == (3, 128)
+    assert evaluation_rows(RECORDS, GRAMMARS["asr"], 128, 3).ids_BT.shape == (3, 128)
     with pytest.raises(InputError, match="s2t"):
-        evaluation_batch(RECORDS, GRAMMARS["s2t"], 128, 3)
+        evaluation_rows(RECORDS, GRAMMARS["s2t"], 128, 3)

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.text_tokenizer import build_byte_words_tokenizer, decode_text, encode_text, frequent_words
+from data.text_tokenizer import (
+    build_byte_words_tokenizer,
+    decode_text,
+    encode_text,
+    frequent_words,
+    load_text_tokenizer,
+)
 
 TOKENIZER = build_byte_words_tokenizer(["the", "cat", "seven", "don't"])
 
@@ -29,10 +35,8 @@ def test_the_empty_text_has_no_tokens() -> None:
 
 
 def test_a_saved_tokenizer_loads_with_auto_tokenizer(tmp_path) -> None:
-    from transformers import AutoTokenizer
-
     TOKENIZER.save_pretrained(tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    loaded = load_text_tokenizer(str(tmp_path))
     text = "the cat said: naïve “seven”  🎈"
     assert encode_text(loaded, text) == encode_text(TOKENIZER, text)
     assert decode_text(loaded, encode_text(loaded, text)) == text
