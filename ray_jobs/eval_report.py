@@ -1,0 +1,86 @@
+"""Writes what an evaluation found, beside what is known of the model's training and of the mixture search."""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from data import storage
+from data.audio import load_audio
+from eval.corpus import EvalCorpus
+from eval.gallery import Wave, build_gallery, transcripts
+from eval.judging import JUDGE_HZ
+from eval.report import Background, build_report, render_headline, render_html, sample_rows
+from eval.samples import Sample
+from ray_jobs.eval_endpoint import EvaluatedModel
+from ray_jobs.job import Run
+from ray_jobs.recipe import Recipe
+
+log = logging.getLogger("antiphon")
+
+
+def write_report(
+    run: Run,
+    corpus: EvalCorpus,
+    samples: Sequence[Sample],
+    judges: Mapping[str, str],
+    model: EvaluatedModel,
+    started: float,
+) -> None:
+    """report.json, samples.jsonl and report.html; `started` is the evaluation's start on time.monotonic's clock."""
+
+    def hear(utterance: str | None, path: str | None) -> Wave:
+        if utterance is None:
+            return load_audio(run.folder.file(path or ""), JUDGE_HZ), JUDGE_HZ
+        found = corpus.utterances[utterance]
+        return load_audio(corpus.audio(utterance), JUDGE_HZ, found.offset, found.duration), JUDGE_HZ
+
+    background = _background(run, judges, model)
+    gallery = build_gallery(corpus, samples, hear, run.recipe.eval.report_samples)
+    report = build_report(samples, background, wall_s=time.monotonic() - started)
+    storage.write_jsonl(run.folder.file("samples.jsonl"), sample_rows(samples))
+    page = render_html(report, background, gallery, transcripts(samples))
+    storage.write_text(run.folder.file("report.html"), page)
+    storage.write_json(run.folder.file("report.json"), report)
+    log.info("run_eval: result %s\n%s", report["result_sha256"][:16], render_headline(report))
+
+
+def _background(run: Run, judges: Mapping[str, str], model: EvaluatedModel) -> Background:
+    provenance = storage.read_json(run.folder.file("provenance.json"))
+    return Background(
+        model_id=model.id,
+        recipe=run.recipe.model_dump(mode="json"),
+        judges=judges,
+        inputs=run.inputs,
+        environment={name: provenance.get(name) for name in ("git_commit", "source_sha256", "python", "cpu_count")},
+        training=_training_rows(run),
+        tune=read_tune(run.recipe),
+    )
+
+
+def _training_rows(run: Run) -> list[dict[str, Any]]:
+    path = storage.join(run.inputs["train"], "metrics.jsonl") if "train" in run.inputs else None
+    return list(storage.read_jsonl(path)) if path and storage.exists(path) else []
+
+
+def read_tune(recipe: Recipe) -> dict[str, Any] | None:
+    """What a finished mixture search of the same recipe found: {trials, asked, found}; None where there is none."""
+    if importlib.util.find_spec("ray_jobs.tune") is None:
+        return None
+    from ray_jobs import tune
+
+    folder = tune.JOB.folder(recipe.without_arguments())
+    if not folder.done:
+        return None
+    found = yaml.safe_load(storage.read_text(folder.file("mixture.yaml")))["weights"]
+    trials = storage.read_json(folder.file("trials.json"))
+    target = next((phase.weights for phase in recipe.train.phases if phase.mixture_target), {})
+    return {
+        "folder": folder.path,
+        "trials": trials["trials"] if isinstance(trials, dict) else trials,
+        "asked": {group: target.get(group, 0.0) for group in found},
+        "found": found,
+    }
