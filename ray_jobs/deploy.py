@@ -1,7 +1,9 @@
 """python -m ray_jobs.deploy RECIPE [model=PATH]: serve a model folder until SIGTERM; prints its URL alone."""
 
+import contextlib
 import logging
 import sys
+from typing import TextIO
 
 from data import storage
 from data.errors import InputError, TooManyBadError
@@ -15,8 +17,8 @@ from ray_jobs.job import (
     check_submitted_paths,
     configure_logging,
     ensure,
-    print_plan,
 )
+from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe, load_recipe
 
 log = logging.getLogger("antiphon")
@@ -64,16 +66,22 @@ def main(argv: list[str] | None = None) -> int:
     """Exit 0 after SIGTERM or SIGINT and a drain, 1 failed, 2 bad input, 3 too much quarantined upstream."""
     configure_logging()
     options = _parse(JOB, argv)
+    if options.dry_run:
+        return run_main(JOB, argv)
+    stdout = sys.stdout
+    # Ray and DeepSpeed print warnings to stdout, where the URL is to stand alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        return _serve(options.recipe, options.overrides, stdout)
+
+
+def _serve(path: str, overrides: list[str], stdout: TextIO) -> int:
     try:
-        recipe = load_recipe(options.recipe, options.overrides)
+        recipe = load_recipe(path, overrides)
         check_submitted_paths(recipe)
         _check_arguments(JOB, recipe)
-        if options.dry_run:
-            print_plan(JOB, recipe)
-            return 0
         folder = model_folder(recipe)
         # The id names the weights, so that whoever evaluates this endpoint knows what it evaluated.
-        serve_until_stopped({f"{recipe.name}-{storage.hash_folder(folder)[:12]}": folder}, recipe.serve)
+        serve_until_stopped({f"{recipe.name}-{storage.hash_folder(folder)[:12]}": folder}, recipe.serve, stdout)
     except InputError as error:
         log.error("%s", error)
         return 2

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import httpx
 import ray
@@ -44,15 +45,15 @@ def serving(models: dict[str, str], config: ServeConfig) -> Iterator[str]:
         ray_serve.shutdown()
 
 
-def serve_until_stopped(models: dict[str, str], config: ServeConfig) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Prints the URL, and nothing else, to stdout."""
+def serve_until_stopped(models: dict[str, str], config: ServeConfig, out: TextIO) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Prints the URL to `out`."""
     stop = threading.Event()
     start_ray()
     # After Ray has set its own: those would exit at once, with requests still inside.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with serving(models, config) as url:
-        print(url, flush=True)
+        print(url, file=out, flush=True)
         log.info("serving %s at %s; SIGTERM drains and stops", ", ".join(models), url)
         stop.wait()
         log.info("draining")

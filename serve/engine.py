@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from data import storage
 from data.audio import resample
 from data.errors import InputError
 from data.grammar.base import Grammar, Segment
 from data.store import Record
 from model.decode import Generated, Prompt, Sampling, generate, step_model
-from model.export import VOCODERS, load_model_folder
+from model.export import load_model_folder
 from serve.messages import ModelInfo, Reply, Request, TaskInfo
 
 TEXT_KINDS = ("text", "caption")
@@ -32,8 +31,6 @@ class Engine:
         self._folder = load_model_folder(model_folder)
         self._model = step_model(self._folder.lm, getattr(torch, dtype))
         self._max_new_tokens = max_new_tokens
-        has_vocoders = bool(storage.list_files(storage.join(self._folder.path, VOCODERS)))
-        self._vocoders = self._folder.vocoders if has_vocoders else {}
         streams = self._folder.vocabulary.streams
         self.voices: tuple[str, ...] = tuple(self._folder.vocabulary.voices)
         self.tasks = {name: self._describe(grammar, streams) for name, grammar in self._folder.grammars.items()}
@@ -47,7 +44,7 @@ class Engine:
         answers = iter(generate(self._model, prompts))
         replies: list[Reply | InputError] = []
         for request, item in zip(requests, prepared, strict=True):
-            replies.append(self._reply(request, item, next(answers)) if isinstance(item, Prompt) else item)
+            replies.append(self._answer(request, item, next(answers)) if isinstance(item, Prompt) else item)
         return replies
 
     def run(self, task: str, requests: Sequence[dict[str, Any]]) -> list[Reply]:
@@ -136,6 +133,12 @@ class Engine:
         (codes_TK,) = tokenizer.encode([resample(np.asarray(wave, np.float32), sample_rate, tokenizer.sample_rate)])
         return np.asarray(codes_TK, dtype=np.int16).reshape(-1)
 
+    def _answer(self, request: Request, prompt: Prompt, generated: Generated) -> Reply | InputError:
+        try:
+            return self._reply(request, prompt, generated)
+        except InputError as error:
+            return error
+
     def _reply(self, request: Request, prompt: Prompt, generated: Generated) -> Reply:
         grammar = self._folder.grammars[request.task]
         segments = grammar.parse(np.concatenate([prompt.ids, generated.ids]))
@@ -166,18 +169,20 @@ class Engine:
         stream = next((kind for kind in reversed(kinds) if kind in streams), None)
         if stream is None:
             return None, 0
-        vocoder, tokenizer = self._vocoders.get(stream), self._folder.audio_tokenizers.get(stream)
-        voice = next((str(s.content) for s in segments if s.kind == "voice"), request.voice)
-        codes = next((s.content for s in reversed(segments) if s.kind == stream), ())
-        codes_TK = np.asarray(codes, np.int16).reshape(-1, len(self._folder.vocabulary.codebooks(stream)))
+        voice = next((str(s.content) for s in segments if s.kind == "voice"), request.voice) or self._default_voice()
+        codes = {s.kind: self._frames(s.kind, s.content) for s in segments if s.kind in streams}
+        vocoder, tokenizer = self._folder.vocoders.get(stream), self._folder.audio_tokenizers.get(stream)
         if vocoder is not None:
-            if not len(codes_TK):
-                return np.zeros(0, np.float32), vocoder.sample_rate
-            return vocoder.synthesize({stream: codes_TK}, voice or self._default_voice()), vocoder.sample_rate
+            wave = vocoder.synthesize(codes, voice) if stream in codes else np.zeros(0, np.float32)
+            return wave, vocoder.sample_rate
         if tokenizer is not None and hasattr(tokenizer, "decode"):
-            wave = tokenizer.decode(codes_TK) if len(codes_TK) else np.zeros(0, np.float32)
+            wave = tokenizer.decode(codes[stream]) if stream in codes else np.zeros(0, np.float32)
             return wave, tokenizer.sample_rate
         raise InputError(f"this model folder has no vocoder for stream {stream!r}: audio cannot be made")
+
+    def _frames(self, stream: str, codes: str | tuple[int, ...]) -> np.ndarray:
+        """Codes of a segment as int16 (T, K)."""
+        return np.asarray(codes, np.int16).reshape(-1, len(self._folder.vocabulary.codebooks(stream)))
 
     def _default_voice(self) -> str | None:
         return self.voices[0] if self.voices else None
