@@ -1,0 +1,156 @@
+"""What every training worker does: the phases of a run, one after the other, from wherever the last checkpoint is.
+
+No ray in here: the loop runs in any torch.distributed process group. All phases share the process and its group.
+"""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data import storage
+from data.packing import Batch
+from data.stream import TokenStream
+from model.checkpoint import (
+    complete_checkpoints,
+    load_checkpoint,
+    read_manifest,
+    save_checkpoint,
+    step_name,
+)
+from model.engine import StepResult, padded_rows, resolve_dtype, run_step, start_engine
+from model.export import INFO_FILE
+from model.schedule import PhasePlan, learning_rate
+from model.train_step import to_tensors
+from ray_jobs.train_metrics import MetricsLog
+from ray_jobs.train_parts import TrainParts, base_of, export_checkpoint, first_model
+
+log = logging.getLogger("antiphon")
+
+CHECKPOINTS = "checkpoints"
+Report = Callable[[str, dict[str, Any]], None]
+
+
+class TrainLoop:
+    """The training of one worker into `folder`. `report(checkpoint, metrics)` is called by all after each save."""
+
+    def __init__(self, parts: TrainParts, folder: str, report: Report) -> None:
+        self.parts, self.folder, self._report = parts, folder, report
+        self.train = parts.recipe.train
+        self.dtype = resolve_dtype(self.train.dtype)
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._metrics = MetricsLog(folder) if self.rank == 0 else None
+
+    def run(self) -> None:
+        """Train every phase that is not done, and export each but the last when it is."""
+        self._clean()
+        for plan in self.parts.phases:
+            latest = next(reversed(complete_checkpoints(storage.join(self.folder, CHECKPOINTS))), None)
+            done = read_manifest(latest)["step"] if latest else 0
+            if done < plan.last_step:
+                latest = self._run_phase(plan, latest if done > plan.first_step else None)
+            if plan is not self.parts.phases[-1] and (done <= plan.last_step):
+                self._export_phase(plan, str(latest))
+
+    def report_again(self, known: set[str]) -> None:
+        """Tell of the checkpoints that an earlier run left and that are not among the names `known`."""
+        for checkpoint in complete_checkpoints(storage.join(self.folder, CHECKPOINTS)):
+            if checkpoint.rsplit("/", 1)[-1] not in known:
+                manifest = read_manifest(checkpoint)
+                self._report(checkpoint, {"step": manifest["step"], "phase": manifest["phase"], **manifest["metrics"]})
+
+    def _clean(self) -> None:
+        """Sets without a manifest are what a killed run left; rows after the checkpoint will be written again."""
+        if self._metrics is not None:
+            root = storage.join(self.folder, CHECKPOINTS)
+            complete = complete_checkpoints(root)
+            folders = {name.split("/")[0] for name in storage.list_files(root) if name.startswith("step-")}
+            for name in sorted(folders):
+                if storage.join(root, name) not in complete:
+                    storage.delete(storage.join(root, name))
+            self._metrics.truncate(read_manifest(complete[-1])["step"] if complete else 0)
+        dist.barrier()
+
+    def _run_phase(self, plan: PhasePlan, resume: str | None) -> str:
+        """Train a phase from its start or from a checkpoint within it; the checkpoint at its end."""
+        lm = first_model(self.parts, plan, self.folder, base_of(self.parts, plan)).to(self.device)
+        engine = start_engine(lm, self.train, self.dtype)
+        first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
+        log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
+        checkpoint = ""
+        stream = self.parts.stream(plan)
+        for step, batch, batch_hash in self._batches(stream, plan, first):
+            local = step - plan.first_step
+            lr = learning_rate(plan.config, plan.steps, local)
+            result = run_step(engine, to_tensors(batch, self.device), self.train, lr, self.parts.vocabulary.pad_id)
+            self._log_step(plan, step + 1, lr, result, batch_hash)
+            if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
+                checkpoint = self._save(engine, plan, step + 1, result)
+        engine.destroy()
+        del engine, lm
+        gc.collect()
+        return checkpoint
+
+    def _batches(self, stream: TokenStream, plan: PhasePlan, first: int) -> Iterator[tuple[int, Batch, str]]:
+        """(step, this worker's rows, fingerprint of all rows on rank 0); rendered one step ahead in a thread."""
+        rows = padded_rows(self.train.global_batch_rows, self.train.micro_batch_rows, self.world_size)
+
+        def render(step: int) -> tuple[Batch, str]:
+            batch = stream.rows(step, self.rank, self.world_size, rows // self.world_size)
+            return batch, stream.batch_hash(step) if self.rank == 0 else ""
+
+        with ThreadPoolExecutor(1) as ahead:
+            pending = ahead.submit(render, first - plan.first_step)
+            for step in range(first, plan.last_step):
+                batch, batch_hash = pending.result()
+                if step + 1 < plan.last_step:
+                    pending = ahead.submit(render, step + 1 - plan.first_step)
+                yield step, batch, batch_hash
+
+    def _log_step(self, plan: PhasePlan, step: int, lr: float, result: StepResult, batch_hash: str) -> None:
+        if self._metrics is not None:
+            self._metrics.add(
+                {
+                    "step": step,
+                    "phase": plan.config.name,
+                    "loss": result.loss,
+                    "lr": lr,
+                    "grad_norm": result.grad_norm,
+                    "tokens": result.tokens,
+                    "batch_hash": batch_hash,
+                }
+            )
+
+    def _save(self, engine: Any, plan: PhasePlan, step: int, result: StepResult) -> str:
+        checkpoint = storage.join(self.folder, CHECKPOINTS, step_name(step))
+        recipe = self.parts.recipe
+        facts = {
+            "step": step,
+            "phase": plan.config.name,
+            "phase_step": step - plan.first_step,
+            "phase_steps": plan.steps,
+            "cursor_rows": (step - plan.first_step) * self.train.global_batch_rows,
+            "global_batch_rows": self.train.global_batch_rows,
+            "schedule": plan.config.model_dump(mode="json"),
+            "base": base_of(self.parts, plan),
+            "dtype": self.dtype,
+            "recipe": recipe.model_dump(mode="json"),
+            "metrics": {"loss": result.loss},
+        }
+        if self._metrics is not None:
+            self._metrics.flush()
+        save_checkpoint(checkpoint, engine, facts)
+        self._report(checkpoint, {"step": step, "phase": plan.config.name, "loss": result.loss})
+        return checkpoint
+
+    def _export_phase(self, plan: PhasePlan, checkpoint: str) -> None:
+        """phases/NAME/, from which the next phase starts."""
+        target = storage.join(self.folder, "phases", plan.config.name)
+        if self.rank == 0 and not storage.exists(storage.join(target, INFO_FILE)):
+            export_checkpoint(self.parts, checkpoint, target)
+        dist.barrier()

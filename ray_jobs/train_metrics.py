@@ -1,0 +1,63 @@
+"""metrics.jsonl of a training: written as numbered parts, since object stores have no append; merged at the end."""
+
+from typing import Any
+
+from data import storage
+
+PARTS = "metrics"
+FLUSH_ROWS = 20
+
+
+class MetricsLog:
+    """Rows {step, …} in the order of steps. Only one worker writes; a resume truncates to its checkpoint."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._rows: list[dict[str, Any]] = []
+
+    def truncate(self, step: int) -> None:
+        """Forget every row after `step`."""
+        self._rows = []
+        for path in _parts(self._folder):
+            rows = list(storage.read_jsonl(path))
+            kept = [row for row in rows if row["step"] <= step]
+            if not kept:
+                storage.delete(path)
+            elif len(kept) < len(rows):
+                storage.write_jsonl(path, kept)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a row; every 20 rows become a part."""
+        self._rows.append(row)
+        if len(self._rows) >= FLUSH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been taken since the last part."""
+        if self._rows:
+            name = f"part-{self._rows[0]['step']:08d}.jsonl"
+            storage.write_jsonl(storage.join(self._folder, PARTS, name), self._rows)
+            self._rows = []
+
+
+def merge_metrics(folder: str) -> list[dict[str, Any]]:
+    """Merge the parts into metrics.jsonl, one row a step, and return the rows. Does nothing more once merged."""
+    target = storage.join(folder, "metrics.jsonl")
+    paths = _parts(folder)
+    if paths:
+        rows = sorted((row for path in paths for row in storage.read_jsonl(path)), key=lambda row: row["step"])
+        storage.write_jsonl(target, rows)
+        storage.delete(storage.join(folder, PARTS))
+        return rows
+    return list(storage.read_jsonl(target)) if storage.exists(target) else []
+
+
+def latest_row(folder: str) -> dict[str, Any] | None:
+    """The last row that has been written, for progress lines."""
+    paths = _parts(folder)
+    return list(storage.read_jsonl(paths[-1]))[-1] if paths else None
+
+
+def _parts(folder: str) -> list[str]:
+    names = storage.list_files(storage.join(folder, PARTS))
+    return [storage.join(folder, PARTS, name) for name in names if name.startswith("part-") and name.endswith(".jsonl")]

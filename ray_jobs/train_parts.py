@@ -1,0 +1,224 @@
+"""What a training needs from its recipe and inputs, put together once: store, vocabulary, grammars, phases, models."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from data import storage
+from data.config import GrammarConfig
+from data.errors import InputError
+from data.grammar.base import Grammar
+from data.grammar.template import build_grammars
+from data.store import Record, TokenStore
+from data.stream import TokenStream
+from data.vocabulary import Vocabulary, build_vocabulary
+from model.checkpoint import assemble_weights, read_manifest
+from model.config import PhaseConfig
+from model.export import INFO_FILE, export_model, load_text_tokenizer, read_info
+from model.lm import add_lora, build_language_model
+from model.model_card import ModelCard
+from model.schedule import PhasePlan, plan_phases, replace_weights
+from ray_jobs.recipe import Recipe
+
+SPEAKER_SLOT = "{speaker}"
+PHASE_SEEDS = 1000  # phases of a run draw from seeds this far apart
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """Everything a worker needs beside the engine."""
+
+    recipe: Recipe
+    inputs: dict[str, str]
+    store: TokenStore
+    records: list[Record]
+    text_tokenizer: Any
+    vocabulary: Vocabulary
+    grammars: dict[str, Grammar]
+    phases: tuple[PhasePlan, ...]
+
+    def stream(self, plan: PhasePlan) -> TokenStream:
+        """The token stream of a phase; its steps count from 0."""
+        train = self.recipe.train
+        return TokenStream(
+            self.records,
+            self.grammars,
+            self.recipe.grammar.groups,
+            plan.config,
+            phase_steps=plan.steps,
+            sequence_length=train.sequence_length,
+            global_batch_rows=train.global_batch_rows,
+            seed=self.recipe.seed * PHASE_SEEDS + plan.index,
+            streams=self.store.streams,
+        )
+
+
+def load_parts(recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
+    """Open the inputs (folders by job name). Raises InputError when they do not fit the recipe."""
+    store = TokenStore.open(inputs["tokenize_speech"])
+    text_tokenizer = load_text_tokenizer(storage.join(inputs["fit_tokenizer"], "text"))
+    vocabulary = build_vocabulary_for(recipe, store, text_tokenizer)
+    return TrainParts(
+        recipe=recipe,
+        inputs=inputs,
+        store=store,
+        records=[record for record in store.records if record.split == "train"],
+        text_tokenizer=text_tokenizer,
+        vocabulary=vocabulary,
+        grammars=build_grammars(recipe.grammar, vocabulary, text_tokenizer),
+        phases=phases_to_run(recipe),
+    )
+
+
+def build_vocabulary_for(recipe: Recipe, store: TokenStore, text_tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a run: voices are the speakers whose training records some task with a voice accepts."""
+    train = [record for record in store.records if record.split == "train"]
+    speakers = sorted({record.speaker for record in train if record.speaker})
+    everyone = build_vocabulary(text_tokenizer, store.streams, recipe.grammar, speakers)
+    voices = _heard(train, recipe.grammar, everyone, text_tokenizer)
+    return build_vocabulary(text_tokenizer, store.streams, recipe.grammar, voices)
+
+
+def _heard(records: list[Record], config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> list[str]:
+    grammars = build_grammars(config, vocabulary, text_tokenizer)
+    voiced = [grammars[task] for task, template in config.templates.items() if SPEAKER_SLOT in template]
+    heard: set[str] = set()
+    for record in records:
+        if record.speaker and record.speaker not in heard and any(grammar.accepts(record) for grammar in voiced):
+            heard.add(record.speaker)
+    return sorted(heard)
+
+
+def phases_to_run(recipe: Recipe) -> tuple[PhasePlan, ...]:
+    """The phases with their steps, under `phase=` and `mixture=`. Raises InputError for bad ones of these."""
+    plans = plan_phases(recipe.train, recipe.phase)
+    if recipe.mixture is None:
+        return plans
+    weights = read_mixture(recipe)
+    phases = replace_weights([plan.config for plan in plans], weights, recipe.phase)
+    return tuple(
+        PhasePlan(phase, plan.index, plan.first_step, plan.steps) for phase, plan in zip(phases, plans, strict=True)
+    )
+
+
+def target_phase(recipe: Recipe) -> PhaseConfig:
+    """The phase whose weights a mixture search looks for. Raises InputError when there is none."""
+    targets = [phase for phase in recipe.train.phases if phase.mixture_target]
+    if not targets:
+        raise InputError("no phase of train.phases has mixture_target: true: set it on the one to search for")
+    return targets[0]
+
+
+def read_mixture(recipe: Recipe) -> dict[str, float]:
+    """The weights of `mixture=PATH` ({weights: {group: number}}). Raises InputError that names what is wrong."""
+    path = str(recipe.mixture)
+    if not storage.exists(path):
+        raise InputError(f"mixture={path!r} does not exist: give the mixture.yaml of a tune run")
+    try:
+        content = yaml.safe_load(storage.read_text(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"mixture={path!r} is not YAML: {error}") from None
+    weights = content.get("weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(weight, int | float) for weight in weights.values()):
+        raise InputError(f"mixture={path!r} holds {content!r}, expected {{weights: {{group: number, …}}}}")
+    return {str(group): float(weight) for group, weight in weights.items()}
+
+
+def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | None) -> Any:
+    """The model that a phase starts from: `base` (see `base_of`; relative to the run's `folder`), or a new one.
+
+    With adapters where the phase has them. Raises InputError when `base` has another vocabulary.
+    """
+    recipe = parts.recipe
+    if base is not None and not storage.is_url(base) and storage.exists(storage.join(folder, base)):
+        base = storage.join(folder, base)
+    config = recipe.lm if base is None else recipe.lm.model_copy(update={"path": base})
+    if base is not None and storage.exists(storage.join(base, INFO_FILE)):
+        _check_vocabulary(base, parts.vocabulary)
+    lm = build_language_model(config, parts.vocabulary, recipe.seed)
+    return add_lora(lm, plan.config.lora, recipe.seed * PHASE_SEEDS + plan.index) if plan.config.lora else lm
+
+
+def base_of(parts: TrainParts, plan: PhasePlan) -> str | None:
+    """Where a phase's first weights come from: `phases/NAME` of the run, `model=`, or None for a new model."""
+    place = parts.phases.index(plan)
+    return f"phases/{parts.phases[place - 1].config.name}" if place else parts.recipe.model
+
+
+def _check_vocabulary(path: str, vocabulary: Vocabulary) -> None:
+    theirs = Vocabulary.from_json(read_info(path))
+    if theirs != vocabulary:
+        raise InputError(
+            f"the model {path!r} has another vocabulary than this recipe's store and templates give "
+            f"({theirs.size} ids against {vocabulary.size}): use the tokenizers and templates it was trained with"
+        )
+
+
+def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
+    """Write the model folder of a checkpoint of any number of workers; no cluster needed.
+
+    Raises InputError when the checkpoint is of another recipe.
+    """
+    manifest = read_manifest(checkpoint)
+    plan = _phase_of(parts, manifest, checkpoint)
+    run_folder = checkpoint.rstrip("/").rsplit("/", 2)[0]
+    lm = first_model(parts, plan, run_folder, manifest["base"])
+    _put_weights(lm, assemble_weights(checkpoint), checkpoint)
+    vocoders = {}
+    if parts.recipe.vocoder is not None:
+        vocoders["unit"] = storage.join(parts.inputs["train_vocoder"], "unit")
+    export_model(
+        folder,
+        lm,
+        parts.text_tokenizer,
+        parts.vocabulary,
+        parts.recipe.grammar,
+        list(parts.vocabulary.voices),
+        parts.store.streams,
+        {name: storage.join(parts.inputs["fit_tokenizer"], name) for name in parts.store.streams},
+        vocoders,
+        _card(parts, plan, manifest),
+    )
+
+
+def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> PhasePlan:
+    for plan in parts.phases:
+        if plan.config.name == manifest["phase"]:
+            return plan
+    known = [plan.config.name for plan in parts.phases]
+    raise InputError(f"{checkpoint!r} is of phase {manifest['phase']!r}, this recipe has {known}: use its own recipe")
+
+
+def _put_weights(lm: Any, weights: dict[str, torch.Tensor], checkpoint: str) -> None:
+    parameters = dict(lm.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if name not in parameters or parameters[name].shape != weight.shape:
+                raise InputError(
+                    f"{checkpoint!r} holds {name!r} of shape {list(weight.shape)}, which this recipe's model lacks: "
+                    "use the recipe that it was trained with"
+                )
+            parameters[name].copy_(weight)
+
+
+def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> ModelCard:
+    recipe = parts.recipe
+    kinds = sorted({record.kind for record in parts.records})
+    seconds = {kind: sum(record.duration_s or 0 for record in parts.records if record.kind == kind) for kind in kinds}
+    phases = [
+        {"name": p.config.name, "steps": p.steps, "lr": p.config.lr, "weights": p.config.weights, "lora": p.config.lora}
+        for p in parts.phases[: parts.phases.index(plan) + 1]
+    ]
+    return ModelCard(
+        name=recipe.name,
+        base_model=recipe.lm.path,
+        languages=tuple(sorted({record.lang for record in parts.records if record.lang})),
+        data={
+            "training utterances": len(parts.records),
+            **{f"hours of {kind}": f"{total / 3600:.2f}" for kind, total in seconds.items()},
+        },
+        phases=phases,
+        metrics={"steps": manifest["step"], **manifest.get("metrics", {})},
+    )

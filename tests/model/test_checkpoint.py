@@ -1,0 +1,141 @@
+"""Checkpoints that any number of workers can load, and that change nothing on the same number."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data import storage
+from data.errors import InputError
+from model.checkpoint import (
+    assemble_weights,
+    complete_checkpoints,
+    load_checkpoint,
+    read_manifest,
+    save_checkpoint,
+    step_name,
+)
+from model.engine import run_step, start_engine
+from tests.model.process_group import run_group
+from tests.model.tiny_training import VOCABULARY, global_batch, share, tiny_model, train_config
+
+STEPS, SAVED_AT = 6, 3
+TOLERANCE = 1e-5
+
+
+def _train(zero_stage: int, save: str | None, load: str | None, final: str, lora: bool = False) -> list[float]:
+    """Losses of the steps run; the final state is saved as a checkpoint, to compare weights by."""
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    train = train_config(zero_stage)
+    # A resumed run gets other first weights: what it ends with can only come from the checkpoint.
+    model = tiny_model(seed=1 if lora or load is None else 2, lora=lora)
+    engine = start_engine(model, train, "fp32")
+    first = load_checkpoint(load, engine)["step"] if load else 0
+    losses = []
+    for step in range(first, STEPS):
+        batch = share(global_batch(step), rank, world_size)
+        losses.append(run_step(engine, batch, train, 5e-3 / (step + 1), VOCABULARY.pad_id).loss)
+        if save and step + 1 == SAVED_AT:
+            save_checkpoint(save, engine, {"step": step + 1})
+    save_checkpoint(final, engine, {"step": STEPS})
+    return losses
+
+
+def _weights_hash(folder: Path) -> str:
+    weights = assemble_weights(str(folder))
+    return hashlib.sha256(b"".join(weights[name].numpy().tobytes() for name in sorted(weights))).hexdigest()
+
+
+def _elastic(tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int, lora: bool = False) -> None:
+    saved, whole, resumed = (str(tmp_path / name) for name in ("saved", "whole", "resumed"))
+    undisturbed = run_group(saved_by, _train, zero_stage, saved, None, whole, lora)[0]
+    losses = run_group(loaded_by, _train, zero_stage, None, saved, resumed, lora)[0]
+    assert torch.allclose(torch.tensor(losses), torch.tensor(undisturbed[SAVED_AT:]), atol=TOLERANCE, rtol=0)
+    if saved_by == loaded_by:
+        assert losses == undisturbed[SAVED_AT:]
+        assert _weights_hash(Path(whole)) == _weights_hash(Path(resumed))
+    before, after = assemble_weights(whole), assemble_weights(resumed)
+    assert max((before[name] - after[name]).abs().max().item() for name in before) < TOLERANCE
+
+
+@pytest.mark.parametrize(("zero_stage", "saved_by", "loaded_by"), [(0, 1, 2), (2, 2, 2), (2, 2, 1), (2, 2, 3)])
+def test_a_resumed_run_goes_on_as_the_undisturbed_one(
+    tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int
+) -> None:
+    _elastic(tmp_path, zero_stage, saved_by, loaded_by)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (2, 3), (1, 2)])
+@pytest.mark.parametrize("lora", [False, True])
+def test_every_zero_stage_resumes_on_any_number_of_workers(
+    tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int, lora: bool
+) -> None:
+    _elastic(tmp_path, zero_stage, saved_by, loaded_by, lora)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 0), (0, 2), (3, 1)])
+def test_a_checkpoint_loads_at_another_zero_stage(tmp_path: Path, before: int, after: int) -> None:
+    saved, whole, resumed = (str(tmp_path / name) for name in ("saved", "whole", "resumed"))
+    undisturbed = run_group(2, _train, before, saved, None, whole)[0]
+    losses = run_group(2, _train, after, None, saved, resumed)[0]
+    assert torch.allclose(torch.tensor(losses), torch.tensor(undisturbed[SAVED_AT:]), atol=TOLERANCE, rtol=0)
+
+
+def _save_one(folder: str) -> dict[str, Any]:
+    train = train_config(2)
+    engine = start_engine(tiny_model(), train, "fp32")
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    run_step(engine, share(global_batch(0), rank, world_size), train, 1e-3, VOCABULARY.pad_id)
+    save_checkpoint(folder, engine, {"step": 1})
+    return {name: parameter.detach().clone() for name, parameter in engine.module.lm.named_parameters()}
+
+
+def _load_other_model(folder: str) -> None:
+    engine = start_engine(tiny_model(lora=True), train_config(0), "fp32")
+    with pytest.raises(InputError, match="another model"):
+        load_checkpoint(folder, engine)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint of two workers and the weights it was saved from."""
+    folder = tmp_path_factory.mktemp("run") / step_name(1)
+    return folder, run_group(2, _save_one, str(folder))[0]
+
+
+def test_full_weights_are_assembled_without_a_process_group(saved: tuple[Path, dict[str, Any]]) -> None:
+    folder, weights = saved
+    assembled = assemble_weights(str(folder))
+    assert set(assembled) == set(weights)
+    assert all(torch.equal(assembled[name], weights[name]) for name in weights)
+
+
+def test_a_set_without_its_manifest_is_no_checkpoint(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    for name in ("step-000001", "step-000002"):
+        storage.copy_folder(saved[0], tmp_path / name)
+    (tmp_path / "step-000002" / "manifest.json").unlink()
+    assert complete_checkpoints(str(tmp_path)) == [str(tmp_path / "step-000001")]
+    assert complete_checkpoints(str(tmp_path / "nothing")) == []
+    with pytest.raises(InputError, match="no complete checkpoint"):
+        read_manifest(str(tmp_path / "step-000002"))
+
+
+def test_a_missing_shard_or_fragment_is_named(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    storage.copy_folder(saved[0], tmp_path)
+    shard = tmp_path / "shard1.safetensors"
+    shard.unlink()
+    with pytest.raises(InputError, match="shard1.safetensors is missing"):
+        assemble_weights(str(tmp_path))
+    manifest = read_manifest(str(tmp_path))
+    storage.write_json(tmp_path / "manifest.json", {**manifest, "world_size": 1})
+    with pytest.raises(InputError, match="is damaged"):
+        assemble_weights(str(tmp_path))
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved: tuple[Path, dict[str, Any]]) -> None:
+    run_group(1, _load_other_model, str(saved[0]))

@@ -1,0 +1,125 @@
+"""The training loop on plain gloo processes: phases, resume, metrics, exports."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data import storage
+from model.checkpoint import assemble_weights, complete_checkpoints
+from model.export import load_model_folder
+from ray_jobs.train_loop import TrainLoop
+from ray_jobs.train_metrics import MetricsLog, latest_row, merge_metrics
+from ray_jobs.train_parts import export_checkpoint, load_parts
+from tests.model.process_group import run_group
+from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
+
+
+class Killed(Exception):
+    """Stands for a worker that dies after a checkpoint."""
+
+
+def _loop(runs_dir: str, inputs: dict[str, str], folder: str, kill_after: int, *overrides: str) -> list[int]:
+    """Trains; all workers die right after reporting the checkpoint of step `kill_after`. The steps reported."""
+    parts = load_parts(tiny_recipe(Path(runs_dir), *overrides), inputs)
+    reported = []
+
+    def report(checkpoint: str, metrics: dict[str, Any]) -> None:
+        reported.append(metrics["step"])
+        if metrics["step"] == kill_after:
+            raise Killed
+
+    try:
+        TrainLoop(parts, folder, report).run()
+    except Killed:
+        assert kill_after
+    return reported
+
+
+def _final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return assemble_weights(complete_checkpoints(str(folder / "checkpoints"))[-1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], Path]:
+    """runs_dir, inputs, and the folder of a whole run of two workers."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    inputs = write_inputs(tiny_recipe(runs_dir))
+    folder = runs_dir / "undisturbed"
+    (steps, _) = run_group(2, _loop, str(runs_dir), inputs, str(folder), 0)
+    assert steps == [3, 4, 6, 9, 12, 15, 16]  # every third step and the ends of phases (4, 12, 16)
+    return runs_dir, inputs, folder
+
+
+@pytest.mark.parametrize("kill_after", [4, 9])
+def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path, kill_after: int
+) -> None:
+    runs_dir, inputs, whole = undisturbed
+    run_group(2, _loop, str(runs_dir), inputs, str(tmp_path), kill_after)
+    (tmp_path / "checkpoints" / "step-000012").mkdir()
+    (tmp_path / "checkpoints" / "step-000012" / "shard0.safetensors").write_bytes(b"half")
+    (steps, _) = run_group(2, _loop, str(runs_dir), inputs, str(tmp_path), 0)
+    assert steps == [step for step in (3, 4, 6, 9, 12, 15, 16) if step > kill_after]
+    before, after = _final_weights(whole), _final_weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    rows = merge_metrics(str(tmp_path))
+    assert [row["step"] for row in rows] == list(range(1, 17))
+    assert rows == list(_rows(whole))
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted((folder / "metrics").glob("part-*.jsonl"))
+    return [row for path in paths for row in storage.read_jsonl(path)]
+
+
+def test_one_and_three_workers_see_the_same_batches_and_losses(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    runs_dir, inputs, whole = undisturbed
+    run_group(3, _loop, str(runs_dir), inputs, str(tmp_path), 4)
+    expected = _rows(whole)[:4]
+    found = _rows(tmp_path)
+    assert [row["batch_hash"] for row in found] == [row["batch_hash"] for row in expected]
+    assert [row["tokens"] for row in found] == [row["tokens"] for row in expected]
+    losses = [torch.tensor([row["loss"] for row in rows]) for rows in (found, expected)]
+    assert torch.allclose(*losses, atol=1e-5)
+
+
+def test_phases_are_exported_and_the_adapters_are_merged(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    runs_dir, inputs, whole = undisturbed
+    assert sorted(path.name for path in (whole / "phases").iterdir()) == ["adaptation", "cross_modal"]
+    last = complete_checkpoints(str(whole / "checkpoints"))[-1]
+    assert all("lora" in name for name in assemble_weights(last))
+    export_checkpoint(load_parts(tiny_recipe(runs_dir), inputs), last, str(tmp_path / "model"))
+    final, before = load_model_folder(str(tmp_path / "model")), load_model_folder(str(whole / "phases" / "cross_modal"))
+    assert final.voices == ["v0", "v1", "v2"]
+    assert final.vocabulary == before.vocabulary
+    names = [name for name, weight in before.lm.named_parameters() if "q_proj" in name]
+    weights = dict(final.lm.named_parameters())
+    assert names
+    assert not any("lora" in name for name in weights)
+    assert all(not torch.equal(weights[name], dict(before.lm.named_parameters())[name]) for name in names)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "chain_of_modality (LoRA, merged)" in card
+    assert "hours of speech" in card
+
+
+def test_metrics_are_truncated_within_a_part_and_merged_once(tmp_path: Path) -> None:
+    log = MetricsLog(str(tmp_path))
+    for step in range(1, 26):
+        log.add({"step": step, "loss": float(step)})
+    log.flush()
+    assert latest_row(str(tmp_path)) == {"step": 25, "loss": 25.0}
+    log.truncate(7)
+    for step in range(8, 11):
+        log.add({"step": step, "loss": -1.0})
+    log.flush()
+    rows = merge_metrics(str(tmp_path))
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert rows[7]["loss"] == -1.0
+    assert merge_metrics(str(tmp_path)) == rows
+    assert not (tmp_path / "metrics").exists()
