@@ -126,6 +126,8 @@ class VocoderConfig(Frozen):
     sample_rate: int = Field(16000, description="Hz")
     steps: int = Field(1500, ge=1)
     batch_size: int = Field(16, ge=1)
+    crop_codes: int = Field(40, ge=1, description="codes of one training example; a shorter utterance is used whole")
+    max_utterances: int = Field(4000, ge=1, description="training utterances at most, drawn by the seed")
     lr: float = Field(1e-3, gt=0)
     channels: int = Field(192, ge=8)
     griffin_lim_iterations: int = Field(40, ge=1)

@@ -1,0 +1,83 @@
+"""The work of train_vocoder in a process of its own: pairs of codes and frames, then the training."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from data import storage
+from data.audio import AudioError, load_audio
+from data.errors import InputError
+from data.manifest import Utterance, read_manifest, resolve_audio
+from data.store import Record, TokenStore
+from model.audio_tokenizers.features import frames_per_code, log_mel
+from model.config import VocoderConfig
+from model.vocoder_training import Example, fit_unit_mel
+from ray_jobs.job import configure_logging
+
+log = logging.getLogger("antiphon")
+
+STREAM = "unit"
+ONLY_VOICE = "default"
+
+
+def train_vocoder(fields: dict[str, Any], seed: int, prepared: str, store: str, folder: str) -> None:
+    """Write the vocoder to `folder`/unit and summary.json beside it. `fields` are those of VocoderConfig."""
+    configure_logging()
+    config = VocoderConfig(**fields)
+    tokens = TokenStore.open(store)
+    if STREAM not in tokens.streams:
+        raise InputError(f"the token store has streams {sorted(tokens.streams)} and no {STREAM!r}: set vocoder to null")
+    info = tokens.streams[STREAM]
+    chosen = choose(tokens.records, config.max_utterances, seed)
+    examples = make_examples(chosen, storage.join(prepared, "manifest.jsonl"), config.sample_rate, info.frame_rate_hz)
+    log.info("train_vocoder: %d of %d utterances", len(examples), len(chosen))
+    vocoder, losses = fit_unit_mel(examples, config, seed, STREAM, info.frame_rate_hz, info.codebook_size)
+    vocoder.save(storage.join(folder, STREAM))
+    summary = {"utterances": len(examples), "unreadable": len(chosen) - len(examples), **losses}
+    storage.write_json(storage.join(folder, "summary.json"), summary)
+
+
+def choose(records: list[Record], most: int, seed: int) -> list[Record]:
+    """At most `most` training records with units, drawn by `seed`; those without a speaker only where none has one."""
+    usable = [record for record in records if record.split == "train" and STREAM in record.streams]
+    named = [record for record in usable if record.speaker]
+    usable = sorted(named or usable, key=lambda record: record.id)
+    if not usable:
+        raise InputError("the token store holds no training utterance with units: the vocoder cannot be trained")
+    drawn = np.random.default_rng(seed).permutation(len(usable))[:most]
+    return [usable[index] for index in sorted(drawn)]
+
+
+def make_examples(records: list[Record], manifest: str, sample_rate: int, frame_rate_hz: float) -> list[Example]:
+    """Codes with the log-mel frames that they stand for. Audio that has become unreadable is logged and left out."""
+    wanted = {record.id: record for record in records}
+    ratio = frames_per_code(frame_rate_hz)
+    examples = []
+    for utterance in read_manifest(manifest):
+        record = wanted.get(utterance.id)
+        if record is None:
+            continue
+        try:
+            wave = _load(manifest, utterance, sample_rate)
+        except AudioError as error:
+            log.warning("train_vocoder: %s left out: %s", utterance.id, error)
+            continue
+        examples.append(_example(record, wave, sample_rate, ratio))
+    return examples
+
+
+def _load(manifest: str, utterance: Utterance, sample_rate: int) -> np.ndarray:
+    return load_audio(resolve_audio(manifest, utterance), sample_rate, utterance.offset, utterance.duration)
+
+
+def _example(record: Record, wave: np.ndarray, sample_rate: int, ratio: int) -> Example:
+    codes_T = record.streams[STREAM].astype(np.int64)
+    if STREAM in record.durations:
+        codes_T = np.repeat(codes_T, record.durations[STREAM])
+    mel_FM = log_mel(wave, sample_rate).astype(np.float32)
+    # The two count frames from the same beginning; at the end they may differ by less than one code.
+    length = min(codes_T.size, -(-len(mel_FM) // ratio))
+    short = length * ratio - len(mel_FM)
+    padded_FM = np.pad(mel_FM, ((0, max(short, 0)), (0, 0)), mode="edge")[: length * ratio]
+    return Example(codes_T[:length], padded_FM, record.speaker or ONLY_VOICE)
