@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from data.errors import InputError
 from data.timing import samples_to_frames
@@ -105,7 +104,7 @@ def _spectrum(wave_N: np.ndarray, sample_rate: int, num_frames: int, window: int
     inside = wave_N[: padded.size - left]
     padded[left : left + inside.size] = inside
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    hann_W = scipy.signal.get_window("hann", window)
+    hann_W = np.hanning(window + 1)[:-1]  # periodic
     return np.abs(scipy.fft.rfft(frames_FW * (hann_W / hann_W.sum()), fft_samples, axis=1))
 
 
