@@ -10,6 +10,7 @@ the seed and speaks the same texts in the same order gives the same bytes. It is
 import ctypes
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,11 @@ class Synthesizer:
         import espeakng_loader
 
         self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
-        data_path = str(espeakng_loader.get_data_path()).encode()
-        self.sample_rate = self._library.espeak_Initialize(_RETRIEVAL, _BUFFER_MS, data_path, 0)
+        data = Path(espeakng_loader.get_data_path())
+        self._variants = {path.name for path in (data / "voices" / "!v").iterdir()}
+        self.sample_rate = self._library.espeak_Initialize(_RETRIEVAL, _BUFFER_MS, str(data).encode(), 0)
         if self.sample_rate <= 0:
-            raise RuntimeError(f"espeak_Initialize failed with {self.sample_rate} (data in {data_path.decode()})")
+            raise RuntimeError(f"espeak_Initialize failed with {self.sample_rate} (data in {data})")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(_NOISE_SEED))
         self._blocks: list[np.ndarray] = []
         self._starts_ms: list[int] = []
@@ -68,7 +70,10 @@ class Synthesizer:
 
         Raises ValueError for a voice that espeak-ng does not have.
         """
-        if self._library.espeak_SetVoiceByName(f"gmw/{voice}".encode()) != 0:
+        _, plus, variant = voice.partition("+")
+        # espeak-ng falls back to the plain voice, silently, when it lacks the variant.
+        unknown = bool(plus) and variant not in self._variants
+        if unknown or self._library.espeak_SetVoiceByName(f"gmw/{voice}".encode()) != 0:
             raise ValueError(f"voice {voice!r} is unknown to espeak-ng: give an accent such as en-US, or en-US+f2")
         # Setting a voice resets the parameters, so they come after it.
         self._library.espeak_SetParameter(_RATE, rate, 0)

@@ -46,9 +46,10 @@ def test_a_finished_shard_is_not_made_again(tmp_path: Path) -> None:
     assert (tmp_path / "audio/0.wav").read_bytes() == b"kept"
 
 
-def test_an_unknown_voice_is_a_bad_recipe_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="en-XX"):
-        synthesize(items("en-XX", 1), str(tmp_path), 16000, 10, 1)
+@pytest.mark.parametrize("voice", ["en-XX", "en-US+f99"])
+def test_an_unknown_voice_is_a_bad_recipe_that_names_it(tmp_path: Path, voice: str) -> None:
+    with pytest.raises(InputError, match=voice.replace("+", r"\+")):
+        synthesize(items(voice, 1), str(tmp_path), 16000, 10, 1)
 
 
 def test_words_that_were_merged_leave_no_spans() -> None:
