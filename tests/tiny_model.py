@@ -8,7 +8,7 @@ from data.config import GrammarConfig
 from data.store import StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer
 from data.vocabulary import build_vocabulary
-from model.config import LanguageModelConfig, ResidualKMeans
+from model.config import AudioTokenizerConfig, KMeansUnits, LanguageModelConfig, ResidualKMeans
 
 TEMPLATES = {
     "asr": "[asr] {unit} | [text] {text} [eos]",
@@ -24,20 +24,29 @@ TEMPLATES = {
 
 
 def make_tiny_model_folder(root: Path) -> str:
-    """A model folder of 30 k parameters: units and music by residual k-means, two voices, no vocoder."""
+    """A model folder of 30 k parameters: two streams, two voices, a vocoder."""
+    import torch
+
     from model.audio_tokenizers.base import fit_audio_tokenizer
     from model.export import export_model
     from model.lm import build_language_model
+    from model.vocoders.unit_mel import UnitMelNetwork, UnitMelShape, UnitMelVocoder
 
     rng = np.random.default_rng(0)
     text_tokenizer = build_byte_words_tokenizer(["three", "four", "five"])
     streams, folders = {}, {}
-    for name, codebooks in (("unit", 1), ("music", 2)):
-        config = ResidualKMeans(kind="residual_kmeans", num_codebooks=codebooks, codebook_size=8, iterations=2)
-        tokenizer = fit_audio_tokenizer(config, rng.normal(size=(64, 80)).astype(np.float32), seed=1)
+    configs: dict[str, tuple[AudioTokenizerConfig, int]] = {
+        "unit": (KMeansUnits(kind="kmeans_units", codebook_size=8, iterations=2), 39),
+        "music": (ResidualKMeans(kind="residual_kmeans", num_codebooks=2, codebook_size=8, iterations=2), 80),
+    }
+    for name, (config, width) in configs.items():
+        tokenizer = fit_audio_tokenizer(config, rng.normal(size=(64, width)).astype(np.float32), seed=1)
         folders[name] = str(root / "tokenizers" / name)
         tokenizer.save(folders[name])
-        streams[name] = StreamInfo(25.0, codebooks, 8, "test")
+        streams[name] = StreamInfo(25.0, tokenizer.num_codebooks, 8, "test")
+    shape = UnitMelShape("unit", 25.0, 8, 16000, ("ann", "bob"), channels=8, griffin_lim_iterations=2)
+    torch.manual_seed(4)
+    UnitMelVocoder(UnitMelNetwork(shape).eval(), shape).save(str(root / "vocoder"))
     grammar = GrammarConfig(templates=TEMPLATES, groups={"all": tuple(TEMPLATES)})
     vocabulary = build_vocabulary(text_tokenizer, streams, grammar, ["ann", "bob"])
     lm = build_language_model(
@@ -46,5 +55,15 @@ def make_tiny_model_folder(root: Path) -> str:
         seed=3,
     )
     folder = root / "tiny"
-    export_model(str(folder), lm, text_tokenizer, vocabulary, grammar, ["ann", "bob"], streams, folders, {})
+    export_model(
+        str(folder),
+        lm,
+        text_tokenizer,
+        vocabulary,
+        grammar,
+        ["ann", "bob"],
+        streams,
+        folders,
+        {"unit": str(root / "vocoder")},
+    )
     return str(folder)
