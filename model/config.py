@@ -15,7 +15,7 @@ class KMeansUnits(Frozen):
     frame_rate_hz: float = Field(25.0, gt=0, description="units per second")
     codebook_size: int = Field(200, ge=2, description="number of clusters")
     iterations: int = Field(30, ge=1, description="Lloyd iterations at most")
-    max_frames: int = Field(200_000, ge=1, description="frames sampled for the fit")
+    max_frames: int = Field(100_000, ge=1, description="frames sampled for the fit")
 
 
 class ResidualKMeans(Frozen):
