@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data.audio import load_audio, wav_bytes
+from data.audio import AudioError, load_audio, wav_bytes
 from eval.asking import describe
 from eval.corpus import EvalCorpus
 from eval.metrics.wer import NORMALIZATION
@@ -22,7 +22,10 @@ JUDGE_HZ = 16000
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A listening with its sound found: a file, or a span of one. `error` where there is nothing to hear."""
+    """A listening with its sound found: a file, or a span of one. `error` where there is nothing to hear.
+
+    `may_be_silent`: a model that answered with no sound at all has said no words, which can be judged.
+    """
 
     key: str
     kind: str
@@ -31,6 +34,7 @@ class Heard:
     offset_s: float = 0.0
     duration_s: float | None = None
     text: str | None = None
+    may_be_silent: bool = False
     error: str | None = None
 
 
@@ -62,7 +66,7 @@ def locate(listening: Listening, corpus: EvalCorpus, answers: Mapping[str, Answe
     answer = answers.get(listening.answer or "") or Answer(error="no answer")
     if answer.audio is None:
         return replace(known, error=answer.error or "the answer holds no audio")
-    return replace(known, path=f"{root.rstrip('/')}/{answer.audio}")
+    return replace(known, path=f"{root.rstrip('/')}/{answer.audio}", may_be_silent=True)
 
 
 def judge_chunk(folders: JudgeFolders, chunk: Sequence[Heard]) -> list[tuple[str, Verdict]]:
@@ -82,6 +86,9 @@ def _judge(folders: JudgeFolders, item: Heard) -> Verdict:
         if item.kind == "embed_voice":
             return _vector(load_judge("speaker", None).embed(wave, JUDGE_HZ))
         return _vector(load_judge("clap", folders.clap).embed_audio(wave, JUDGE_HZ))
+    except AudioError as error:
+        silent = error.reason == "empty" and item.may_be_silent and item.kind == "transcribe"
+        return Verdict(text="") if silent else Verdict(error=describe(error))
     except Exception as error:  # one sample that cannot be judged is that sample's failure, and is counted
         return Verdict(error=describe(error))
 

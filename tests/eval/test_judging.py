@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.audio import load_audio
+from data.audio import load_audio, write_wav
 from eval import judging
 from eval.judging import Heard, JudgeFolders, VocoderFolders, judge_chunk, judge_ids, locate, resynthesise_chunk
 from eval.tasks.base import Answer, Listening, Request
@@ -52,6 +52,24 @@ def test_what_was_not_answered_or_cannot_be_read_fails_alone(corpus, fake_judges
     assert verdicts["lost"].error.startswith("missing")
     assert verdicts["never"].error == "no answer"
     assert verdicts["ok"].text == "n 3200"
+
+
+def test_an_answer_without_sound_has_no_words_and_no_voice_but_a_recording_without_sound_is_a_failure(
+    corpus, fake_judges, tmp_path
+):
+    write_wav(str(tmp_path / "mute.wav"), np.zeros(0), 16000)
+    write_wav(corpus.audio("s0"), np.zeros(0), 16000)
+    answers = {"mute": Answer(audio="mute.wav")}
+    items = [
+        Listening("words", "transcribe", "n", answer="mute"),
+        Listening("voice", "embed_voice", "n", answer="mute"),
+        Listening("truth", "transcribe", "n", utterance="s0"),
+    ]
+    heard = [locate(item, corpus, answers, str(tmp_path)) for item in items]
+    verdicts = dict(judge_chunk(JudgeFolders(), heard))
+    assert (verdicts["words"].text, verdicts["words"].error) == ("", None)
+    assert verdicts["voice"].error.startswith("empty")
+    assert verdicts["truth"].error.startswith("empty")
 
 
 def test_a_judge_that_was_never_fitted_is_named(corpus):
