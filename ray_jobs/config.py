@@ -18,3 +18,4 @@ class TuneConfig(Frozen):
     lr: float = Field(3e-3, gt=0)
     dev_rows: int = Field(16, ge=1, description="packed rows of held-out loss per task")
     max_concurrent_trials: int = placement(2, "trials at the same time", ge=1)
+    workers_per_trial: int = placement(0, "0: a trial is one process; more: a worker group, for several GPUs", ge=0)

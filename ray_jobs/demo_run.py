@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ray_jobs.demo", description=__doc__)
     parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     try:
         recipe = load_recipe(options.recipe, options.overrides)
         folder = run_demo(recipe)

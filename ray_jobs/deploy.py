@@ -12,8 +12,8 @@ from ray_jobs.endpoint import serve_until_stopped
 from ray_jobs.job import (
     Job,
     Run,
-    _check_arguments,
-    _parse,
+    check_arguments,
+    parse_arguments,
     check_submitted_paths,
     configure_logging,
     ensure,
@@ -65,7 +65,7 @@ def model_folder(recipe: Recipe) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit 0 after SIGTERM or SIGINT and a drain, 1 failed, 2 bad input, 3 too much quarantined upstream."""
     configure_logging()
-    options = _parse(JOB, argv)
+    options = parse_arguments(JOB, argv)
     if options.dry_run:
         return run_main(JOB, argv)
     stdout = sys.stdout
@@ -78,7 +78,7 @@ def _serve(path: str, overrides: list[str], stdout: TextIO) -> int:
     try:
         recipe = load_recipe(path, overrides)
         check_submitted_paths(recipe)
-        _check_arguments(JOB, recipe)
+        check_arguments(JOB, recipe)
         folder = model_folder(recipe)
         # The id names the weights, so that whoever evaluates this endpoint knows what it evaluated.
         serve_until_stopped({f"{recipe.name}-{storage.hash_folder(folder)[:12]}": folder}, recipe.serve, stdout)

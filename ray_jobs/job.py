@@ -92,11 +92,11 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
 def main(job: Job, argv: list[str] | None = None) -> int:
     """The command line of a job: exit 0 done, 1 failed, 2 bad recipe, arguments or input, 3 too much quarantined."""
     configure_logging()
-    options = _parse(job, argv)
+    options = parse_arguments(job, argv)
     try:
         recipe = load_recipe(options.recipe, options.overrides)
         check_submitted_paths(recipe)
-        _check_arguments(job, recipe)
+        check_arguments(job, recipe)
         if options.dry_run:
             print_plan(job, recipe)
             return 0
@@ -124,7 +124,11 @@ def check_submitted_paths(recipe: Recipe) -> None:
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         return
-    paths = {"runs_dir": recipe.runs_dir, "corpus.manifest": getattr(recipe.corpus, "manifest", None)}
+    paths = {
+        "runs_dir": recipe.runs_dir,
+        "corpus.manifest": getattr(recipe.corpus, "manifest", None),
+        **{name: getattr(recipe, name) for name in ("model", "mixture", "checkpoint")},
+    }
     for key, path in paths.items():
         if path and not storage.is_url(path) and not os.path.isabs(path):
             raise InputError(
@@ -153,7 +157,8 @@ def print_plan(job: Job, recipe: Recipe) -> None:
         print(line)
 
 
-def _parse(job: Job, argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(job: Job, argv: list[str] | None) -> argparse.Namespace:
+    """recipe, overrides, dry_run and fresh, in any order; `--help` lists every key of a recipe."""
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job.name}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -163,10 +168,11 @@ def _parse(job: Job, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and exit")
     parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
-def _check_arguments(job: Job, recipe: Recipe) -> None:
+def check_arguments(job: Job, recipe: Recipe) -> None:
+    """Refuse `phase=`, `model=` and their like where the job has no use for them. Raises InputError."""
     for name in ARGUMENTS:
         if getattr(recipe, name) is not None and name not in job.arguments:
             takes = ", ".join(job.arguments) or "no arguments"
