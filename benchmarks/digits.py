@@ -9,9 +9,10 @@ Ends in one line of JSON.
 import json
 import sys
 
+from scipy.stats import binomtest
+
 from data import storage
 from data.run_folder import git_commit
-from eval.statistics import wilson_interval
 from ray_jobs import run_eval
 from ray_jobs.job import configure_logging, ensure
 from ray_jobs.recipe import load_recipe
@@ -39,10 +40,11 @@ def main() -> None:
     start_ray()
     folds = [evaluate_fold(sys.argv[1], takes, sys.argv[2:]) for takes in FOLDS]
     wrong, clips = (sum(column) for column in zip(*folds, strict=True))
+    interval = binomtest(wrong, clips).proportion_ci(method="wilson")
     result = {
         "benchmark": "digits",
         "wer": wrong / clips,
-        "ci95": wilson_interval(wrong, clips),
+        "ci95": [interval.low, interval.high],
         "wrong": wrong,
         "clips": clips,
         "wrong_per_fold": [fold[0] for fold in folds],

@@ -13,10 +13,10 @@ from ray_jobs.job import (
     Job,
     Run,
     check_arguments,
-    parse_arguments,
     check_submitted_paths,
     configure_logging,
     ensure,
+    parse_arguments,
 )
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe, load_recipe
