@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 Wave = tuple[np.ndarray, int]
 Hear = Callable[[str | None, str | None], Wave]
 ASR_ROWS = 8
+MAX_CHARACTERS = 160  # an untrained model repeats one word up to its limit
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -108,7 +109,8 @@ def _chain_card(
 
 
 def _heard(sample: Sample) -> str:
-    return f"failed: {sample.error}" if sample.error else (sample.hypothesis or "(nothing)")
+    said = f"failed: {sample.error}" if sample.error else (sample.hypothesis or "(nothing)")
+    return said if len(said) <= MAX_CHARACTERS else said[:MAX_CHARACTERS] + " …"
 
 
 def _player(label: str, hear: Hear, utterance: str | None, path: str | None) -> dict[str, Any]:
