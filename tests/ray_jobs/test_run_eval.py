@@ -203,7 +203,8 @@ def test_what_a_finished_search_found_is_read_beside_what_was_asked(recipe):
     storage.write_json(folder.file("_SUCCESS"), {})
     found = eval_report.read_tune(recipe)
     assert found["found"] == weights
-    assert found["asked"]["asr"] == 0.4
+    (target,) = [phase.weights for phase in recipe.train.phases if phase.mixture_target]
+    assert found["asked"] == {group: target[group] for group in weights}
     assert found["trials"][0]["objective"] == 1.0
 
 
