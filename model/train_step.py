@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from data.errors import InputError
+from model import packed_attention
 from model.lm import plain_language_model
 
 IGNORED = -100
@@ -61,8 +62,10 @@ def compute_loss(model: Any, batch: TensorBatch, total_weight: float | torch.Ten
     lm = plain_language_model(model)
     _check_attention(lm)
     # No attention mask and no cache: only so does transformers separate documents by their restarting positions.
+    packed = lm.config._attn_implementation == packed_attention.NAME
+    layout = {"documents": packed_attention.layout_documents(batch.position_ids_BT)} if packed else {}
     hidden_BTH = lm.get_decoder()(
-        input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, attention_mask=None, use_cache=False
+        input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, attention_mask=None, use_cache=False, **layout
     ).last_hidden_state
     chosen = _is_target(batch)
     hidden_NH = hidden_BTH[:, :-1][chosen]
@@ -86,20 +89,23 @@ def _zero_through(lm: Any, hidden_BTH: torch.Tensor) -> torch.Tensor:
 
 def _check_attention(lm: Any) -> None:
     kind = lm.config._attn_implementation
-    if kind not in ("sdpa", "eager"):
+    if kind not in (packed_attention.NAME, "sdpa", "eager"):
         raise InputError(
-            f"attention {kind!r} does not separate packed documents by position ids: load the model with sdpa or eager"
+            f"attention {kind!r} does not separate packed documents by position ids: use sdpa, eager or "
+            f"{packed_attention.NAME}"
         )
 
 
 class StepLoss(torch.nn.Module):
     """The module that a training engine wraps: micro-batch in, its share of the step's loss out.
 
-    `autocast` runs the forward pass in bfloat16 over float32 weights.
+    Attention is set to `packed_documents`. `autocast` runs the forward pass in bfloat16 over float32 weights.
     """
 
     def __init__(self, lm: Any, autocast: bool = False) -> None:
         super().__init__()
+        packed_attention.register()
+        plain_language_model(lm).set_attn_implementation(packed_attention.NAME)
         self.lm = lm
         self.autocast = autocast
 

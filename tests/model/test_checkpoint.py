@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,23 +49,31 @@ def _weights_hash(folder: Path) -> str:
     return hashlib.sha256(b"".join(weights[name].numpy().tobytes() for name in sorted(weights))).hexdigest()
 
 
-def _elastic(tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int, lora: bool = False) -> None:
-    saved, whole, resumed = (str(tmp_path / name) for name in ("saved", "whole", "resumed"))
-    undisturbed = run_group(saved_by, _train, zero_stage, saved, None, whole, lora)[0]
-    losses = run_group(loaded_by, _train, zero_stage, None, saved, resumed, lora)[0]
+def _check_resume(tmp_path: Path, whole: Path, undisturbed: list[float], losses: list[float], exact: bool) -> None:
+    """Losses and final weights of the resumed run against the undisturbed one."""
+    resumed = tmp_path / "resumed"
     assert torch.allclose(torch.tensor(losses), torch.tensor(undisturbed[SAVED_AT:]), atol=TOLERANCE, rtol=0)
-    if saved_by == loaded_by:
+    if exact:
         assert losses == undisturbed[SAVED_AT:]
-        assert _weights_hash(Path(whole)) == _weights_hash(Path(resumed))
-    before, after = assemble_weights(whole), assemble_weights(resumed)
+        assert _weights_hash(whole) == _weights_hash(resumed)
+    before, after = assemble_weights(str(whole)), assemble_weights(str(resumed))
     assert max((before[name] - after[name]).abs().max().item() for name in before) < TOLERANCE
 
 
-@pytest.mark.parametrize(("zero_stage", "saved_by", "loaded_by"), [(0, 1, 2), (2, 2, 2), (2, 2, 1), (2, 2, 3)])
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """Folder with `saved` (after step 3) and `whole` (after step 6) of two workers at zero_stage 2; all losses."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run_group(2, _train, 2, str(folder / "saved"), None, str(folder / "whole"))[0]
+
+
+@pytest.mark.parametrize("loaded_by", [1, 2, 3])
 def test_a_resumed_run_goes_on_as_the_undisturbed_one(
-    tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int
+    two_workers: tuple[Path, list[float]], tmp_path: Path, loaded_by: int
 ) -> None:
-    _elastic(tmp_path, zero_stage, saved_by, loaded_by)
+    folder, undisturbed = two_workers
+    losses = run_group(loaded_by, _train, 2, None, str(folder / "saved"), str(tmp_path / "resumed"))[0]
+    _check_resume(tmp_path, folder / "whole", undisturbed, losses, exact=loaded_by == 2)
 
 
 @pytest.mark.slow
@@ -74,7 +83,10 @@ def test_a_resumed_run_goes_on_as_the_undisturbed_one(
 def test_every_zero_stage_resumes_on_any_number_of_workers(
     tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int, lora: bool
 ) -> None:
-    _elastic(tmp_path, zero_stage, saved_by, loaded_by, lora)
+    saved, whole, resumed = (str(tmp_path / name) for name in ("saved", "whole", "resumed"))
+    undisturbed = run_group(saved_by, _train, zero_stage, saved, None, whole, lora)[0]
+    losses = run_group(loaded_by, _train, zero_stage, None, saved, resumed, lora)[0]
+    _check_resume(tmp_path, Path(whole), undisturbed, losses, exact=saved_by == loaded_by)
 
 
 @pytest.mark.slow
@@ -86,13 +98,13 @@ def test_a_checkpoint_loads_at_another_zero_stage(tmp_path: Path, before: int, a
     assert torch.allclose(torch.tensor(losses), torch.tensor(undisturbed[SAVED_AT:]), atol=TOLERANCE, rtol=0)
 
 
-def _save_one(folder: str) -> dict[str, Any]:
+def _save_one(folder: str) -> dict[str, np.ndarray]:
     train = train_config(2)
     engine = start_engine(tiny_model(), train, "fp32")
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     run_step(engine, share(global_batch(0), rank, world_size), train, 1e-3, VOCABULARY.pad_id)
     save_checkpoint(folder, engine, {"step": 1})
-    return {name: parameter.detach().clone() for name, parameter in engine.module.lm.named_parameters()}
+    return {name: parameter.detach().numpy().copy() for name, parameter in engine.module.lm.named_parameters()}
 
 
 def _load_other_model(folder: str) -> None:
@@ -112,7 +124,7 @@ def test_full_weights_are_assembled_without_a_process_group(saved: tuple[Path, d
     folder, weights = saved
     assembled = assemble_weights(str(folder))
     assert set(assembled) == set(weights)
-    assert all(torch.equal(assembled[name], weights[name]) for name in weights)
+    assert all(np.array_equal(assembled[name].numpy(), weights[name]) for name in weights)
 
 
 def test_a_set_without_its_manifest_is_no_checkpoint(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -129,7 +141,7 @@ def test_a_missing_shard_or_fragment_is_named(saved: tuple[Path, dict[str, Any]]
     storage.copy_folder(saved[0], tmp_path)
     shard = tmp_path / "shard1.safetensors"
     shard.unlink()
-    with pytest.raises(InputError, match="shard1.safetensors is missing"):
+    with pytest.raises(InputError, match=r"shard1.* is missing"):
         assemble_weights(str(tmp_path))
     manifest = read_manifest(str(tmp_path))
     storage.write_json(tmp_path / "manifest.json", {**manifest, "world_size": 1})

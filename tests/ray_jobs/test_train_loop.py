@@ -52,7 +52,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return runs_dir, inputs, folder
 
 
-@pytest.mark.parametrize("kill_after", [4, 9])
+@pytest.mark.parametrize("kill_after", [9, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(
     undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path, kill_after: int
 ) -> None:
@@ -74,7 +74,8 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [row for path in paths for row in storage.read_jsonl(path)]
 
 
-def test_one_and_three_workers_see_the_same_batches_and_losses(
+@pytest.mark.slow
+def test_two_and_three_workers_see_the_same_batches_and_losses(
     undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
 ) -> None:
     runs_dir, inputs, whole = undisturbed

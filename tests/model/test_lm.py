@@ -1,0 +1,62 @@
+"""Making, extending and adapting language models."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import InputError
+from data.vocabulary import Block, Vocabulary
+from model.config import LanguageModelConfig, LoraConfig
+from model.lm import add_lora, build_language_model, count_parameters, merge_lora
+from tests.model.tiny_training import VOCABULARY, tiny_model
+
+LARGER = Vocabulary((*VOCABULARY.blocks, Block("music.0", VOCABULARY.size, 60)), VOCABULARY.markers)
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    first = tiny_model(seed=1)
+    torch.manual_seed(6)
+    states = [model.state_dict() for model in (first, tiny_model(seed=1), tiny_model(seed=2))]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+    assert first.get_input_embeddings().num_embeddings == VOCABULARY.padded_size
+
+
+def test_a_pretrained_model_keeps_its_rows_and_gets_the_missing_ones(tmp_path: Path) -> None:
+    base = tiny_model()
+    base.save_pretrained(tmp_path)
+    config = LanguageModelConfig(path=str(tmp_path))
+    extended = [build_language_model(config, LARGER, seed) for seed in (1, 1, 2)]
+    rows = [model.get_input_embeddings().weight for model in extended]
+    assert rows[0].shape[0] == LARGER.padded_size
+    assert torch.equal(rows[0][: VOCABULARY.padded_size], base.get_input_embeddings().weight)
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+    assert extended[0].get_output_embeddings().weight is extended[0].get_input_embeddings().weight
+
+
+def test_only_adapters_train_and_merging_takes_them_in() -> None:
+    model = add_lora(tiny_model(), LoraConfig(r=2, alpha=4), 1)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable
+    assert all("lora" in name for name in trainable)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.1)
+    ids_BT = torch.arange(8)[None]
+    adapted = model(input_ids=ids_BT, use_cache=False).logits
+    merged = merge_lora(model)
+    assert torch.allclose(adapted, merged(input_ids=ids_BT, use_cache=False).logits, atol=1e-5)
+    assert count_parameters(merged) == count_parameters(tiny_model())
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a multiple"):
+        build_language_model(LanguageModelConfig(hidden_size=30, num_heads=4), VOCABULARY)
+    with pytest.raises(InputError, match="no causal language model"):
+        build_language_model(LanguageModelConfig(path=str(tmp_path)), VOCABULARY)
+    with pytest.raises(InputError, match="do not fit the model"):
+        add_lora(tiny_model(), LoraConfig(targets=("nowhere",)), 1)

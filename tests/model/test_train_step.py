@@ -1,0 +1,116 @@
+"""The loss of packed rows: against documents one by one, in float64."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data.errors import InputError
+from model.packed_attention import NAME, layout_documents, register
+from model.train_step import IGNORED, StepLoss, TensorBatch, compute_loss, target_weight
+from tests.model.tiny_training import global_batch, share, tiny_model
+
+
+def _documents(batch: TensorBatch) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """(ids, labels, weights) of each packed document."""
+    found = []
+    for row in range(batch.ids_BT.shape[0]):
+        starts = [*(batch.position_ids_BT[row] == 0).nonzero().flatten().tolist(), batch.ids_BT.shape[1]]
+        found += [
+            tuple(tensor[row, start:stop] for tensor in (batch.ids_BT, batch.labels_BT, batch.weights_BT))
+            for start, stop in itertools.pairwise(starts)
+        ]
+    return found
+
+
+def _one_by_one(model: torch.nn.Module, batch: TensorBatch) -> torch.Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for ids_T, labels_T, weights_T in _documents(batch):
+        if len(ids_T) > 1:
+            logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0, :-1]
+            losses_T = F.cross_entropy(logits_TV, labels_T[1:], reduction="none", ignore_index=IGNORED)
+            total = total + (losses_T * weights_T[1:]).sum()
+    return total
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", NAME])
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_loss_and_its_gradient_equal_documents_one_by_one_in_float64(attention: str, lora: bool) -> None:
+    batch = global_batch(3)
+    model = tiny_model(lora=lora)
+    reference = tiny_model(lora=lora).double()
+    _one_by_one(reference, batch).div(target_weight(batch)).backward()
+    register()
+    (model.get_base_model() if lora else model).set_attn_implementation(attention)
+    loss = compute_loss(model, batch, target_weight(batch).float())
+    loss.backward()
+    expected = _one_by_one(reference, batch) / target_weight(batch)
+    assert torch.allclose(loss.double(), expected, atol=1e-6)
+    gradients = {name: p.grad for name, p in reference.named_parameters() if p.grad is not None}
+    assert gradients
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            assert torch.allclose(parameter.grad.double(), gradients[name], atol=1e-6), name
+
+
+def test_shares_of_a_batch_add_up_to_its_loss() -> None:
+    batch, model = global_batch(1), StepLoss(tiny_model())
+    total = target_weight(batch).float()
+    whole = model(batch, total)
+    parts = [model(share(batch, rank, 3).rows(start, start + 1), total) for rank in range(3) for start in range(2)]
+    assert torch.allclose(torch.stack(parts).sum(), whole, atol=1e-6)
+
+
+def test_a_document_does_not_hear_its_neighbours() -> None:
+    model, batch = StepLoss(tiny_model()), global_batch(2)
+    lm, layout = model.lm, layout_documents(batch.position_ids_BT)
+    changed = batch.ids_BT.clone()
+    second = int((batch.position_ids_BT[0, 1:] == 0).nonzero()[0]) + 1
+    changed[0, :second] = 5
+
+    def states(ids_BT: torch.Tensor) -> torch.Tensor:
+        arguments = {"position_ids": batch.position_ids_BT, "use_cache": False, "documents": layout}
+        return lm.get_decoder()(input_ids=ids_BT, **arguments).last_hidden_state[0, second:]
+
+    assert torch.equal(states(batch.ids_BT), states(changed))
+
+
+def test_the_layout_puts_every_token_at_its_own_place() -> None:
+    for step in range(20):
+        position_ids_BT = global_batch(step).position_ids_BT
+        layout = layout_documents(position_ids_BT)
+        assert torch.equal(layout.source_N[layout.place_BT], torch.arange(position_ids_BT.numel()))
+        assert len(set(layout.place_BT.tolist())) == position_ids_BT.numel()
+        assert sum(count * longest for count, longest in layout.groups) == len(layout.source_N)
+        offset = 0
+        for count, longest in layout.groups:
+            places_GL = layout.source_N[offset : offset + count * longest].view(count, longest)
+            assert (position_ids_BT.flatten()[places_GL[:, 0]] == 0).all()
+            offset += count * longest
+
+
+def test_rows_without_targets_give_zero_and_reach_every_weight() -> None:
+    batch, model = global_batch(0), StepLoss(tiny_model())
+    empty = TensorBatch(
+        batch.ids_BT, torch.full_like(batch.labels_BT, IGNORED), batch.position_ids_BT, batch.weights_BT
+    )
+    loss = model(empty, torch.tensor(1.0))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_autocast_stays_near_float32() -> None:
+    batch = global_batch(4)
+    total = target_weight(batch).float()
+    exact, rounded = (StepLoss(tiny_model(), autocast)(batch, total) for autocast in (False, True))
+    assert rounded.dtype == torch.float32
+    assert torch.allclose(exact, rounded, rtol=2e-2)
+
+
+def test_an_attention_that_would_mix_documents_is_refused() -> None:
+    model = tiny_model()
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(InputError, match="does not separate"):
+        compute_loss(model, global_batch(0), 1.0)
