@@ -6,14 +6,14 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 from data import storage
-from data.errors import InputError
 from data.frozen import result_fields
 from data.run_folder import RunFolder
 from eval.report import render_headline
 from ray_jobs import fit_judges, fit_tokenizer, prepare, run_eval, tokenize_speech, train, train_vocoder, tune
-from ray_jobs.job import Job, configure_logging, ensure
+from ray_jobs.job import Job, configure_logging, ensure, run_command
 from ray_jobs.recipe import Recipe, load_recipe
 from ray_jobs.session import start_ray
 
@@ -58,8 +58,8 @@ class DemoState:
         storage.write_json(self.path, state)
 
 
-def run_demo(recipe: Recipe) -> RunFolder:
-    """Every step of the main job. The folder of the report."""
+def run_demo(recipe: Recipe) -> tuple[RunFolder, dict[str, float]]:
+    """Every step of the main job. The folder of the report, and the seconds that each step took."""
     state = DemoState(recipe)
     if state.begun:
         log.info("demo: resuming the interrupted one at %s", state.begun[-1])
@@ -67,54 +67,48 @@ def run_demo(recipe: Recipe) -> RunFolder:
     spent: dict[str, float] = {}
 
     def run_step(job: Job) -> RunFolder:
-        log.info("demo: %s (planned %s s)", job.name, _planned(recipe, job))
+        log.info("demo: %s (planned %s s)", job.name, _planned(recipe, job.name))
         started = time.monotonic()
         # `begin` is asked before the work: a step that was interrupted is resumed, one never begun is made anew.
         folder = ensure(job, recipe, fresh=state.begin(job.name))
         spent[job.name] = time.monotonic() - started
-        log.info("demo: %s took %.0f s (planned %s s)", job.name, spent[job.name], _planned(recipe, job))
+        log.info("demo: %s took %.0f s (planned %s s)", job.name, spent[job.name], _planned(recipe, job.name))
         return folder
 
     for side_by_side in STEPS:
         with ThreadPoolExecutor(len(side_by_side)) as pool:
             folders = list(pool.map(run_step, side_by_side))
     state.finish()
-    _print_times(recipe, spent)
-    return folders[-1]
+    return folders[-1], spent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line: the result table, the report's path and, last, the artifact folder on stdout."""
+    """The command line: the steps' seconds, the result table, the report's path and, last, its folder on stdout."""
     configure_logging()
     parser = argparse.ArgumentParser(prog="python -m ray_jobs.demo", description=__doc__)
     parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value")
-    options = parser.parse_intermixed_args(argv)
-    try:
+    options = parser.parse_args(argv)
+
+    def act(results: TextIO) -> None:
         recipe = load_recipe(options.recipe, options.overrides)
-        folder = run_demo(recipe)
-    except InputError as error:
-        log.error("%s", error)
-        return 2
-    except Exception:
-        log.exception("demo failed; run it again to go on from the step that failed")
-        return 1
-    _link(recipe, folder)
-    print(render_headline(storage.read_json(folder.file("report.json"))))
-    print(folder.file("report.html"))
-    print(folder.path, flush=True)
-    return 0
+        folder, spent_s = run_demo(recipe)
+        _link(recipe, folder)
+        print(_times(recipe, spent_s), file=results)
+        print(render_headline(storage.read_json(folder.file("report.json"))), file=results)
+        print(folder.file("report.html"), folder.path, sep="\n", file=results, flush=True)
+
+    return run_command("demo", act)
 
 
-def _planned(recipe: Recipe, job: Job) -> str:
-    return f"{recipe.planned_s[job.name]:.0f}" if job.name in recipe.planned_s else "?"
+def _planned(recipe: Recipe, name: str) -> str:
+    return f"{recipe.planned_s[name]:.0f}" if name in recipe.planned_s else "?"
 
 
-def _print_times(recipe: Recipe, spent: dict[str, float]) -> None:
-    print(f"{'step':<16} {'planned s':>9} {'spent s':>8}")
-    for jobs in STEPS:
-        for job in jobs:
-            print(f"{job.name:<16} {_planned(recipe, job):>9} {spent[job.name]:>8.1f}")
+def _times(recipe: Recipe, spent_s: dict[str, float]) -> str:
+    rows = [f"{'step':<16} {'planned s':>9} {'spent s':>8}"]
+    rows += [f"{name:<16} {_planned(recipe, name):>9} {seconds:>8.1f}" for name, seconds in spent_s.items()]
+    return "\n".join(rows)
 
 
 def _link(recipe: Recipe, folder: RunFolder) -> None:

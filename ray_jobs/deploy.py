@@ -1,27 +1,13 @@
 """python -m ray_jobs.deploy RECIPE [model=PATH]: serve a model folder until SIGTERM; prints its URL alone."""
 
-import contextlib
-import logging
 import sys
 from typing import TextIO
 
 from data import storage
-from data.errors import InputError, TooManyBadError
-from data.run_folder import RunFolderBusyError
 from ray_jobs.endpoint import serve_until_stopped
-from ray_jobs.job import (
-    Job,
-    Run,
-    check_arguments,
-    check_submitted_paths,
-    configure_logging,
-    ensure,
-    parse_arguments,
-)
+from ray_jobs.job import Job, Run, configure_logging, ensure, load_checked_recipe, parse_arguments, run_command
 from ray_jobs.job import main as run_main
-from ray_jobs.recipe import Recipe, load_recipe
-
-log = logging.getLogger("antiphon")
+from ray_jobs.recipe import Recipe
 
 
 def upstream(recipe: Recipe) -> list[Job]:
@@ -63,38 +49,19 @@ def model_folder(recipe: Recipe) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit 0 after SIGTERM or SIGINT and a drain, 1 failed, 2 bad input, 3 too much quarantined upstream."""
+    """Exit 0 after SIGTERM or SIGINT and a drain; otherwise as every job."""
     configure_logging()
     options = parse_arguments(JOB, argv)
     if options.dry_run:
         return run_main(JOB, argv)
-    stdout = sys.stdout
-    # Ray and DeepSpeed print warnings to stdout, where the URL is to stand alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        return _serve(options.recipe, options.overrides, stdout)
 
-
-def _serve(path: str, overrides: list[str], stdout: TextIO) -> int:
-    try:
-        recipe = load_recipe(path, overrides)
-        check_submitted_paths(recipe)
-        check_arguments(JOB, recipe)
+    def act(stdout: TextIO) -> None:
+        recipe = load_checked_recipe(JOB, options.recipe, options.overrides)
         folder = model_folder(recipe)
         # The id names the weights, so that whoever evaluates this endpoint knows what it evaluated.
         serve_until_stopped({f"{recipe.name}-{storage.hash_folder(folder)[:12]}": folder}, recipe.serve, stdout)
-    except InputError as error:
-        log.error("%s", error)
-        return 2
-    except TooManyBadError as error:
-        log.error("%s", error)
-        return 3
-    except RunFolderBusyError as error:
-        log.error("%s", error)
-        return 1
-    except Exception:
-        log.exception("deploy failed")
-        return 1
-    return 0
+
+    return run_command(JOB.name, act)
 
 
 if __name__ == "__main__":

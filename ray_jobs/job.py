@@ -1,13 +1,14 @@
 """What every job is: a name, the fields and inputs its id hangs on, and the work. Runs it, or what it lacks."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from pydantic import BaseModel
@@ -90,31 +91,63 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
 
 
 def main(job: Job, argv: list[str] | None = None) -> int:
-    """The command line of a job: exit 0 done, 1 failed, 2 bad recipe, arguments or input, 3 too much quarantined."""
+    """The command line of a job: results on stdout, its folder last."""
     configure_logging()
     options = parse_arguments(job, argv)
-    try:
-        recipe = load_recipe(options.recipe, options.overrides)
-        check_submitted_paths(recipe)
-        check_arguments(job, recipe)
+
+    def act(results: TextIO) -> None:
+        recipe = load_checked_recipe(job, options.recipe, options.overrides)
         if options.dry_run:
-            print_plan(job, recipe)
-            return 0
+            print_plan(job, recipe, results)
+            return
         folder = ensure(job, recipe, fresh=options.fresh)
-    except InputError as error:
-        log.error("%s", error)
-        return 2
-    except TooManyBadError as error:
-        log.error("%s", error)
-        return 3
-    except RunFolderBusyError as error:
-        log.error("%s", error)
-        return 1
-    except Exception:
-        log.exception("%s failed", job.name)
-        return 1
-    print(folder.file(job.artifact) if job.artifact else folder.path, flush=True)
+        print(folder.file(job.artifact) if job.artifact else folder.path, file=results, flush=True)
+
+    return run_command(job.name, act)
+
+
+def load_checked_recipe(job: Job, path: str, overrides: list[str]) -> Recipe:
+    """The recipe, with arguments that the job takes and paths that it can keep. Raises InputError."""
+    recipe = load_recipe(path, overrides)
+    check_submitted_paths(recipe)
+    check_arguments(job, recipe)
+    return recipe
+
+
+def run_command(name: str, act: Callable[[TextIO], None]) -> int:
+    """Exit code of `act`: 0 done, 1 failed, 2 bad recipe, arguments or input, 3 too much quarantined.
+
+    `act` gets the real stdout for its results. Whatever else is printed, by Ray and DeepSpeed above all, goes to
+    stderr, until a Ray that was started meanwhile has said its last word.
+    """
+    ray_before = _live_ray()
+    results = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            act(results)
+        except InputError as error:
+            log.error("%s", error)
+            return 2
+        except TooManyBadError as error:
+            log.error("%s", error)
+            return 3
+        except RunFolderBusyError as error:
+            log.error("%s", error)
+            return 1
+        except Exception:
+            log.exception("%s failed", name)
+            return 1
+        finally:
+            ray = _live_ray()
+            if ray is not None and ray_before is None:
+                ray.shutdown()
     return 0
+
+
+def _live_ray() -> Any:
+    """The ray module when this process has joined a cluster, else None; without importing it."""
+    ray = sys.modules.get("ray")
+    return ray if ray is not None and ray.is_initialized() else None
 
 
 def check_submitted_paths(recipe: Recipe) -> None:
@@ -144,17 +177,16 @@ def configure_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def print_plan(job: Job, recipe: Recipe) -> None:
+def print_plan(job: Job, recipe: Recipe, out: TextIO) -> None:
     """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines."""
-    print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     above = recipe.without_arguments()
-    for needed in job.upstream(recipe):
-        folder = needed.folder(above)
-        print(f"reads   {folder.path}{'' if folder.done else '  (will be made first)'}")
     folder = job.folder(recipe)
-    print(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
-    for line in job.plan(recipe):
-        print(line)
+    lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)]
+    for needed in job.upstream(recipe):
+        found = needed.folder(above)
+        lines.append(f"reads   {found.path}{'' if found.done else '  (will be made first)'}")
+    lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
+    print("\n".join([*lines, *job.plan(recipe)]), file=out)
 
 
 def parse_arguments(job: Job, argv: list[str] | None) -> argparse.Namespace:
