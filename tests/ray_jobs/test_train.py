@@ -1,0 +1,232 @@
+"""The train job: what its id hangs on, what it refuses, and what a SIGKILL does to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from data import storage
+from data.errors import InputError
+from model.checkpoint import assemble_weights, complete_checkpoints
+from model.export import load_model_folder
+from ray_jobs import export, train
+from ray_jobs.train_loop import TrainLoop
+from ray_jobs.train_parts import load_parts, phases_to_run, target_phase
+from tests.model.process_group import run_group
+from tests.ray_jobs.tiny_store import recipe_overrides, tiny_recipe, write_inputs
+
+TIMEOUT_S = 300.0
+LONG = ("train.steps=120", "train.save_every=10", "train.keep_checkpoints=2")
+
+
+def test_placement_and_cadence_do_not_change_the_id_but_the_dtype_in_use_does(tmp_path: Path) -> None:
+    ids = [
+        train.JOB.id(tiny_recipe(tmp_path, *overrides))
+        for overrides in ((), ("train.num_workers=3",), ("train.save_every=7",), ("runs_dir=elsewhere",))
+    ]
+    assert len(set(ids)) == 1
+    in_use = train.with_dtype(tiny_recipe(tmp_path, "train.dtype=auto")).train.dtype
+    assert train.JOB.id(tiny_recipe(tmp_path, "train.dtype=auto")) == train.JOB.id(
+        tiny_recipe(tmp_path, f"train.dtype={in_use}")
+    )
+    assert train.JOB.id(tiny_recipe(tmp_path, "train.dtype=bf16")) not in ids
+
+
+def test_a_mixture_and_a_model_enter_the_id_by_content(tmp_path: Path) -> None:
+    def id_with(name: str, weights: str) -> str:
+        (tmp_path / name).write_text(f"weights: {weights}")
+        return train.JOB.id(tiny_recipe(tmp_path, f"mixture={tmp_path / name}"))
+
+    first, copied, other = id_with("a.yaml", "{asr: 1}"), id_with("b.yaml", "{asr: 1}"), id_with("c.yaml", "{asr: 2}")
+    assert first == copied
+    assert first != other
+    assert first != train.JOB.id(tiny_recipe(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert train.JOB.id(tiny_recipe(tmp_path, f"model={tmp_path / 'model'}")) != train.JOB.id(tiny_recipe(tmp_path))
+
+
+def test_a_mixture_replaces_the_target_s_weights_and_a_phase_runs_alone(tmp_path: Path) -> None:
+    (tmp_path / "mixture.yaml").write_text("weights: {asr: 1, tts: 1}")
+    recipe = tiny_recipe(tmp_path, f"mixture={tmp_path / 'mixture.yaml'}", "phase=cross_modal")
+    (plan,) = phases_to_run(recipe)
+    assert plan.steps == recipe.train.steps
+    assert plan.config.weights == pytest.approx({"asr": 0.38, "tts": 0.38, "lm": 0.04, "music": 0.14, "text": 0.06})
+    assert target_phase(recipe).name == "cross_modal"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("phase=crossmodal", "did you mean 'cross_modal'"),
+        ("mixture=nowhere.yaml", "does not exist"),
+        ("model=nowhere", "does not exist"),
+        ("train.steps=1", "leaves no step"),
+    ],
+)
+def test_bad_arguments_exit_2_and_say_what_to_do(
+    tmp_path: Path, override: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["configs/tiny.yaml", *recipe_overrides(tmp_path), override, "--dry-run"]
+    assert train.main(arguments) == 2
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("content", ["just words", "weights: [1, 2]", "weights: {asr: many}", "weights: {assr: 1}"])
+def test_a_bad_mixture_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mixture.yaml").write_text(content)
+    with pytest.raises(InputError, match="mixture"):
+        phases_to_run(tiny_recipe(tmp_path, f"mixture={tmp_path / 'mixture.yaml'}"))
+
+
+def test_the_plan_names_steps_tokens_memory_and_placement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["configs/tiny.yaml", *recipe_overrides(tmp_path), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("cross_modal: 8 steps (5 to 12)", "4 rows of 128 = 512 tokens", "2 x 1 CPU", "MiB of model states"):
+        assert line in printed
+
+
+def test_export_needs_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert export.main(["configs/tiny.yaml", *recipe_overrides(tmp_path)]) == 2
+    assert "checkpoint=PATH" in caplog.text
+    assert export.main(["configs/tiny.yaml", *recipe_overrides(tmp_path), f"checkpoint={tmp_path}"]) == 2
+    assert "is no complete checkpoint" in caplog.text
+
+
+# From here on: the job as a user runs it, in processes of its own.
+
+
+def _undisturbed(runs_dir: str, inputs: dict[str, str], folder: str) -> None:
+    TrainLoop(load_parts(tiny_recipe(Path(runs_dir), *LONG), inputs), folder, lambda checkpoint, metrics: None).run()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two plain processes that nothing happened to."""
+    runs_dir = tmp_path_factory.mktemp("plain")
+    inputs = write_inputs(tiny_recipe(runs_dir, *LONG))
+    run_group(2, _undisturbed, str(runs_dir), inputs, str(runs_dir / "train"))
+    return runs_dir / "train"
+
+
+def _start(runs_dir: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ray_jobs.train", "configs/tiny.yaml", *recipe_overrides(runs_dir, *LONG)]
+    with (runs_dir / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    return {**{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}, "OMP_NUM_THREADS": "1"}
+
+
+def _wait(condition: Callable[[], Any], what: str) -> Any:
+    """Polls within a bounded time."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {TIMEOUT_S:.0f} s for {what}")
+
+
+def _wait_for_checkpoint(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    manifest = folder / "checkpoints" / f"step-{step:06d}" / "manifest.json"
+    _wait(lambda: manifest.exists() or process.poll() is not None, str(manifest))
+    assert process.poll() is None, (folder.parent / "log.txt").read_text()[-3000:]
+
+
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+
+
+def _kill_family(process: subprocess.Popen[bytes]) -> None:
+    family = _family(process) if psutil.pid_exists(process.pid) else []
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait(TIMEOUT_S)
+    psutil.wait_procs(family[1:], TIMEOUT_S)
+
+
+def _training_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    found = []
+    for member in _family(process):
+        try:
+            name = " ".join(member.cmdline())
+        except psutil.Error:
+            continue
+        if "RayTrainWorker" in name:
+            found.append(member)
+    return found
+
+
+def _same_as(undisturbed: Path, folder: Path) -> None:
+    rows = list(storage.read_jsonl(folder / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, 121))
+    parts = sorted((undisturbed / "metrics").glob("part-*.jsonl"))
+    assert rows == [row for part in parts for row in storage.read_jsonl(part)]
+    before, after = (
+        assemble_weights(complete_checkpoints(str(path / "checkpoints"))[-1]) for path in (undisturbed, folder)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len(complete_checkpoints(str(folder / "checkpoints"))) == 2
+    assert load_model_folder(str(folder / "model")).voices == ["v0", "v1", "v2"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(undisturbed: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, *LONG)
+    write_inputs(recipe)
+    folder = Path(train.JOB.folder(recipe).path)
+    process = _start(tmp_path)
+    try:
+        _wait_for_checkpoint(folder, 40, process)
+        workers = _training_workers(process)
+        assert len(workers) == 2
+        workers[1].kill()
+        assert process.wait(TIMEOUT_S) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    finally:
+        _kill_family(process)
+    _same_as(undisturbed, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_after_a_kill_of_everything_the_job_goes_on_when_run_again(undisturbed: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, *LONG)
+    write_inputs(recipe)
+    folder = Path(train.JOB.folder(recipe).path)
+    process = _start(tmp_path)
+    try:
+        _wait_for_checkpoint(folder, 50, process)
+    finally:
+        _kill_family(process)
+    kept = complete_checkpoints(str(folder / "checkpoints"))
+    assert kept
+    assert not (folder / "_SUCCESS").exists()
+    kept_at = {path: (Path(path) / "manifest.json").stat().st_mtime_ns for path in kept}
+    again = _start(tmp_path)
+    try:
+        first_new = int(kept[-1].rsplit("-", 1)[-1]) // 10 * 10 + 10
+        _wait_for_checkpoint(folder, first_new, again)
+        assert (Path(kept[-1]) / "manifest.json").stat().st_mtime_ns == kept_at[kept[-1]]
+        assert again.wait(TIMEOUT_S) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    finally:
+        _kill_family(again)
+    _same_as(undisturbed, folder)
+    last = complete_checkpoints(str(folder / "checkpoints"))[-1]
+    arguments = [*recipe_overrides(tmp_path, *LONG), f"checkpoint={last}"]
+    assert export.main(["configs/tiny.yaml", *arguments]) == 0
+    exported = Path(export.JOB.folder(tiny_recipe(tmp_path, *LONG, f"checkpoint={last}")).path) / "model"
+    assert (exported / "model.safetensors").read_bytes() == (folder / "model" / "model.safetensors").read_bytes()
