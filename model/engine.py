@@ -100,7 +100,9 @@ def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad
     if totals[0] <= 0:
         raise InputError("a step without any target token: are all loss_weights of the phase's tasks 0?")
     micro = train.micro_batch_rows
-    rounds = batch.ids_BT.shape[0] // micro
+    rounds = engine.gradient_accumulation_steps()
+    if batch.ids_BT.shape[0] != rounds * micro:
+        raise ValueError(f"{batch.ids_BT.shape[0]} rows on this worker, expected {rounds} micro-batches of {micro}")
     loss_sum = torch.zeros((), dtype=torch.float64, device=batch.ids_BT.device)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
