@@ -8,13 +8,14 @@ Ends in one line of JSON.
 
 import json
 import sys
+from typing import TextIO
 
 from scipy.stats import binomtest
 
 from data import storage
 from data.run_folder import git_commit
 from ray_jobs import run_eval
-from ray_jobs.job import configure_logging, ensure
+from ray_jobs.job import configure_logging, ensure, run_command
 from ray_jobs.recipe import load_recipe
 from ray_jobs.session import start_ray
 
@@ -32,13 +33,10 @@ def evaluate_fold(manifest: str, takes: list[int], overrides: list[str]) -> tupl
     return wrong, len(samples)
 
 
-def main() -> None:
-    """Run the five folds and print the pooled rate."""
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    configure_logging()
+def evaluate_folds(manifest: str, overrides: list[str], results: TextIO) -> None:
+    """Run the five folds and print the pooled rate to `results`."""
     start_ray()
-    folds = [evaluate_fold(sys.argv[1], takes, sys.argv[2:]) for takes in FOLDS]
+    folds = [evaluate_fold(manifest, takes, overrides) for takes in FOLDS]
     wrong, clips = (sum(column) for column in zip(*folds, strict=True))
     interval = binomtest(wrong, clips).proportion_ci(method="wilson")
     result = {
@@ -48,10 +46,20 @@ def main() -> None:
         "wrong": wrong,
         "clips": clips,
         "wrong_per_fold": [fold[0] for fold in folds],
+        "overrides": overrides,
         "commit": git_commit(),
     }
-    print(json.dumps(result))
+    print(json.dumps(result), file=results, flush=True)
+
+
+def main() -> int:
+    """The command line; exit codes as those of a job."""
+    if len(sys.argv) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    configure_logging()
+    return run_command("digits", lambda results: evaluate_folds(sys.argv[1], sys.argv[2:], results))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
