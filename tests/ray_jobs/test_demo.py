@@ -104,4 +104,4 @@ def test_a_demo_killed_in_training_goes_on_and_gives_the_same_result(first, tmp_
     other = storage.read_json(tmp_path / "demo" / "report.json")
     assert one["result_sha256"] == other["result_sha256"]
     steps = [row["step"] for row in storage.read_jsonl(next(tmp_path.glob("train-*/metrics.jsonl")))]
-    assert steps == list(range(len(steps)))
+    assert steps == list(range(1, len(steps) + 1))
