@@ -76,10 +76,13 @@ def test_a_resumed_run_goes_on_as_the_undisturbed_one(
     _check_resume(tmp_path, folder / "whole", undisturbed, losses, exact=loaded_by == 2)
 
 
+MATRIX = [(zero_stage, *workers, False) for zero_stage in range(4) for workers in ((2, 2), (2, 1), (2, 3), (1, 2))] + [
+    (zero_stage, *workers, True) for zero_stage in (0, 2, 3) for workers in ((2, 2), (2, 3))
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (2, 3), (1, 2)])
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("zero_stage", "saved_by", "loaded_by", "lora"), MATRIX)
 def test_every_zero_stage_resumes_on_any_number_of_workers(
     tmp_path: Path, zero_stage: int, saved_by: int, loaded_by: int, lora: bool
 ) -> None:
