@@ -40,12 +40,18 @@ def write_report(
 
     background = _background(run, judges, model)
     gallery = build_gallery(corpus, samples, hear, run.recipe.eval.report_samples)
-    report = build_report(samples, background, wall_s=time.monotonic() - started)
+    report = build_report(samples, background, wall_s=upstream_s(run) + time.monotonic() - started)
     storage.write_jsonl(run.folder.file("samples.jsonl"), sample_rows(samples))
     page = render_html(report, background, gallery, transcripts(samples))
     storage.write_text(run.folder.file("report.html"), page)
     storage.write_json(run.folder.file("report.json"), report)
     log.info("run_eval: result %s\n%s", report["result_sha256"][:16], render_headline(report))
+
+
+def upstream_s(run: Run) -> float:
+    """Seconds that the jobs behind this report took, one after the other; 0 for folders that do not say."""
+    markers = [storage.read_json(storage.join(folder, "_SUCCESS")) for folder in run.inputs.values()]
+    return sum(marker.get("wall_s", 0.0) for marker in markers)
 
 
 def _background(run: Run, judges: Mapping[str, str], model: EvaluatedModel) -> Background:

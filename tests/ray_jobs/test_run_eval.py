@@ -52,9 +52,10 @@ def run(tmp_path, recipe) -> Run:
     storage.write_jsonl(train / "metrics.jsonl", [{"step": n, "phase": "a", "loss": 2.0} for n in range(3)])
     names = ("fit_tokenizer", "train_vocoder", "fit_judges")
     inputs = {name: str(tmp_path / name) for name in names}
-    return Run(
-        recipe, folder, {**inputs, "prepare": str(prepared), "tokenize_speech": str(tokens), "train": str(train)}
-    )
+    inputs |= {"prepare": str(prepared), "tokenize_speech": str(tokens), "train": str(train)}
+    for path in inputs.values():
+        storage.write_json(storage.join(path, "_SUCCESS"), {"wall_s": 100.0})
+    return Run(recipe, folder, inputs)
 
 
 class FakeEndpoint:
@@ -110,6 +111,7 @@ def test_an_evaluation_writes_report_samples_and_page(run, without_cluster):
     report = storage.read_json(run.folder.file("report.json"))
     headline = report["headline"]
     assert headline["asr_wer"]["value"] == pytest.approx(1 / 3)
+    assert 600 <= headline["wall_s"]["value"] < 660
     assert headline["asr_wer_before_lora"]["n_expected"] == 4
     assert headline["tts_wer_ground_truth"]["value"] == headline["tts_wer_resynthesis"]["value"] == 0.0
     assert (headline["tts_wer"]["value"], headline["tts_wer"]["n_scored"]) == (pytest.approx(1 / 4), 3)
