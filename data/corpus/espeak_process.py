@@ -19,7 +19,7 @@ from data import storage
 from data.audio import resample, write_wav
 from data.timing import samples_to_seconds
 
-_RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples come through the callback
+_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples come through the callback, before espeak_Synth returns
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 _WORD_EVENT, _LAST_EVENT = 1, 0  # espeak_EVENT_TYPE
 _UTF8 = 1
@@ -56,7 +56,7 @@ class Synthesizer:
         self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
         data = Path(espeakng_loader.get_data_path())
         self._variants = {path.name for path in (data / "voices" / "!v").iterdir()}
-        self.sample_rate = self._library.espeak_Initialize(_RETRIEVAL, _BUFFER_MS, str(data).encode(), 0)
+        self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, str(data).encode(), 0)
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak_Initialize failed with {self.sample_rate} (data in {data})")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(_NOISE_SEED))
