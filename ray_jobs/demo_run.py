@@ -19,14 +19,13 @@ from ray_jobs.session import start_ray
 
 log = logging.getLogger("antiphon")
 
-# Steps on one line do not need each other and use one core each, so they run side by side.
+# Steps on one line do not need each other and are made of tasks of one core, so Ray packs them side by side.
 STEPS: tuple[tuple[Job, ...], ...] = (
     (prepare.JOB,),
     (fit_tokenizer.JOB,),
     (tokenize_speech.JOB,),
-    (train_vocoder.JOB, fit_judges.JOB),
+    (train_vocoder.JOB, fit_judges.JOB, tune.JOB),
     (train.JOB,),
-    (tune.JOB,),
     (run_eval.JOB,),
 )
 
