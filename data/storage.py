@@ -29,6 +29,11 @@ def join(folder: str | Path, *names: str) -> str:
     return result
 
 
+def absolute(path: str) -> str:
+    """`path` for a process in another working directory; URLs stay as they are."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write one whole object, making parent folders as needed."""
     if is_url(path):

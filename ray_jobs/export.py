@@ -12,14 +12,12 @@ from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_parts import export_checkpoint, load_parts
-from ray_jobs.train_run import absolute
 
 
 def work(run: Run) -> None:
     """Write model/."""
-    inputs = {name: absolute(path) for name, path in run.inputs.items()}
-    parts = load_parts(run.recipe.without_arguments(), inputs)
-    export_checkpoint(parts, absolute(_checkpoint(run.recipe)), run.folder.file("model"))
+    parts = load_parts(run.recipe.without_arguments(), run.inputs)
+    export_checkpoint(parts, storage.absolute(_checkpoint(run.recipe)), run.folder.file("model"))
 
 
 def _checkpoint(recipe: Recipe) -> str:

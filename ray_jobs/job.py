@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 import yaml
@@ -77,14 +77,15 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
         changed = " (warning: the source tree has changed since)" if folder.source_changed() else ""
         log.info("%s: found %s%s", job.name, folder.path, changed)
         return folder
-    inputs = {needed.name: ensure(needed, above).path for needed in job.upstream(recipe)}
+    # Absolute: workers of Ray have working directories of their own.
+    inputs = {needed.name: storage.absolute(ensure(needed, above).path) for needed in job.upstream(recipe)}
     with Lease(folder):
         if fresh:
             folder.clear()
         log.info("%s: %s %s", job.name, "resuming" if folder.started else "starting", folder.path)
         started = time.monotonic()
         folder.begin()
-        job.work(Run(recipe, folder, inputs))
+        job.work(Run(recipe, replace(folder, path=storage.absolute(folder.path)), inputs))
         folder.finish(time.monotonic() - started)
     log.info("%s: done in %.1f s", job.name, time.monotonic() - started)
     return folder

@@ -1,7 +1,6 @@
 """`tokenize_speech`: manifest -> token store, with Ray Data. Bad files go to quarantine; finished shards are kept."""
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -23,9 +22,9 @@ log = logging.getLogger("antiphon")
 def work(run: Run) -> None:
     """Write shards/, quarantine.jsonl and summary.json. Raises TooManyBadError after everything is written."""
     config = run.recipe.tokenize
-    manifest = _absolute(storage.join(run.inputs["prepare"], "manifest.jsonl"))
+    manifest = storage.join(run.inputs["prepare"], "manifest.jsonl")
     tokenizers = {
-        name: _absolute(storage.join(run.inputs["fit_tokenizer"], name))
+        name: storage.join(run.inputs["fit_tokenizer"], name)
         for name in run.recipe.tokenizers
         if storage.exists(storage.join(run.inputs["fit_tokenizer"], name, "config.json"))
     }
@@ -37,7 +36,7 @@ def work(run: Run) -> None:
     log.info("tokenize_speech: %d of %d shards to do", len(pending), len(plans))
     if pending:
         start_ray()
-        tokenize_shards(pending, manifest, tokenizers, _absolute(run.folder.path), config)
+        tokenize_shards(pending, manifest, tokenizers, run.folder.path, config)
     _summarize(run, plans)
 
 
@@ -68,11 +67,6 @@ def _summarize(run: Run, plans: list[ShardPlan]) -> None:
             f"({', '.join(reasons)}), more than tokenize.max_bad_fraction={run.recipe.tokenize.max_bad_fraction:g}: "
             f"look into {run.folder.file('quarantine.jsonl')}, or run again with a higher bound (what is done is kept)"
         )
-
-
-def _absolute(path: str) -> str:
-    """Workers may run in another directory."""
-    return path if storage.is_url(path) else os.path.abspath(path)
 
 
 def plan(recipe: Recipe) -> list[str]:

@@ -17,7 +17,7 @@ from ray_jobs.recipe import Recipe
 from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
 from ray_jobs.train_parts import export_checkpoint, load_parts, phases_to_run, read_mixture
-from ray_jobs.train_run import absolute, run_training
+from ray_jobs.train_run import run_training
 
 log = logging.getLogger("antiphon")
 
@@ -25,8 +25,8 @@ log = logging.getLogger("antiphon")
 def work(run: Run) -> None:
     """Write checkpoints/, phases/, model/ and metrics.jsonl."""
     recipe = with_dtype(run.recipe)
-    folder = absolute(run.folder.path)
-    parts = load_parts(recipe, {name: absolute(path) for name, path in run.inputs.items()})
+    folder = run.folder.path
+    parts = load_parts(recipe, run.inputs)
     for plan in parts.phases:
         parts.stream(plan).plan(0)  # what does not fit is said here, before workers start
     if not finished(folder, parts.phases):

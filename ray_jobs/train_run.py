@@ -35,7 +35,7 @@ def run_training(parts: TrainParts, folder: str) -> None:
         train_worker,
         train_loop_config={
             "recipe": parts.recipe.model_dump(mode="json"),
-            "inputs": {name: absolute(path) for name, path in parts.inputs.items()},
+            "inputs": parts.inputs,
             "folder": folder,
         },
         torch_config=TorchConfig(backend="nccl" if train.num_gpus else "gloo"),
@@ -88,11 +88,6 @@ def train_worker(config: dict[str, Any]) -> None:
     loop = TrainLoop(parts, config["folder"], report)
     loop.report_again(reported())
     loop.run()
-
-
-def absolute(path: str) -> str:
-    """`path` for a process in another working directory."""
-    return path if storage.is_url(path) else os.path.abspath(path)
 
 
 def _watch(folder: str, last_step: int, stop: threading.Event) -> None:
