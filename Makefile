@@ -18,7 +18,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[demo,dev]' --constraint constraints.txt
-	DS_ACCELERATOR=cpu $(BIN)/python -m ray_jobs.build_ops
+	$(BIN)/python -m ray_jobs.build_ops
 	touch $@
 
 demo: setup

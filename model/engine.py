@@ -4,7 +4,6 @@ Weights, gradients and optimizer state are float32; `dtype` bf16 computes the fo
 bfloat16 by autocast. Shapes: B rows, T positions.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from model.config import PhaseConfig, TrainConfig
+from model.ops import use_environment_ops
 from model.train_step import StepLoss, TensorBatch, target_weight
 
 
@@ -73,7 +73,7 @@ def start_engine(lm: Any, train: TrainConfig, dtype: str) -> Any:
     `lm` must be float32 and on its device; the engine owns it from here on.
     """
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        use_environment_ops()
     import deepspeed
 
     module = StepLoss(lm, autocast=dtype == "bf16")

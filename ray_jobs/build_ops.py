@@ -2,6 +2,8 @@
 
 import sys
 
+from model.ops import build_ops
+
 
 def main() -> int:
     """Build the op. Exit 1 with a remedy when the compiler or the Python headers are missing."""
@@ -9,10 +11,8 @@ def main() -> int:
 
     if torch.cuda.is_available():
         return 0
-    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
-
     try:
-        ShareMemCommBuilder().load(verbose=False)
+        build_ops()
     except Exception as error:
         print(f"DeepSpeed's CPU op did not build: {error}\nInstall g++ and the Python headers, then try again.")
         return 1
