@@ -11,7 +11,7 @@ export HF_EVALUATE_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-slow check format bench clean
+.PHONY: setup demo test test-slow check format
 
 setup: $(VENV)/.ready
 
