@@ -5,8 +5,16 @@ from typing import TextIO
 
 from data import storage
 from ray_jobs.endpoint import serve_until_stopped
-from ray_jobs.job import Job, Run, configure_logging, ensure, load_checked_recipe, parse_arguments, run_command
-from ray_jobs.job import main as run_main
+from ray_jobs.job import (
+    Command,
+    Job,
+    configure_logging,
+    ensure,
+    load_checked_recipe,
+    parse_arguments,
+    print_plan,
+    run_command,
+)
 from ray_jobs.recipe import Recipe
 
 
@@ -28,12 +36,7 @@ def plan(recipe: Recipe) -> list[str]:
     ]
 
 
-def work(run: Run) -> None:
-    """Serving leaves no artifact: `main` blocks instead of making a run folder."""
-    raise NotImplementedError("deploy serves until it is stopped; call ray_jobs.deploy.main")
-
-
-JOB = Job("deploy", 1, work, lambda recipe: {}, upstream=upstream, plan=plan, arguments=("model",))
+COMMAND = Command(name="deploy", upstream=upstream, plan=plan, arguments=("model",))
 
 
 def model_folder(recipe: Recipe) -> str:
@@ -51,17 +54,18 @@ def model_folder(recipe: Recipe) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit 0 after SIGTERM or SIGINT and a drain; otherwise as every job."""
     configure_logging()
-    options = parse_arguments(JOB, argv)
-    if options.dry_run:
-        return run_main(JOB, argv)
+    options = parse_arguments(COMMAND, argv)
 
     def act(stdout: TextIO) -> None:
-        recipe = load_checked_recipe(JOB, options.recipe, options.overrides)
+        recipe = load_checked_recipe(COMMAND, options.recipe, options.overrides)
+        if options.dry_run:
+            print_plan(COMMAND, recipe, stdout)
+            return
         folder = model_folder(recipe)
         # The id names the weights, so that whoever evaluates this endpoint knows what it evaluated.
         serve_until_stopped({f"{recipe.name}-{storage.hash_folder(folder)[:12]}": folder}, recipe.serve, stdout)
 
-    return run_command(JOB.name, act)
+    return run_command(COMMAND.name, act)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import yaml
@@ -30,24 +30,33 @@ class Run:
     inputs: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One arrow of the road.
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command line has.
 
-    `fields` gives the configuration that changes the result; `upstream` the jobs whose folders the work
-    reads; `raw_inputs` content ids of what the user brought; `plan` the job's own lines of `--dry-run`.
-    Raise `version` when the results of unchanged fields change.
+    `upstream` gives the jobs whose folders it reads, `plan` its own lines of `--dry-run`, `arguments` which of
+    `phase=`, `model=` and their like it takes.
     """
 
     name: str
+    upstream: Callable[[Recipe], list["Job"]] = lambda recipe: []
+    plan: Callable[[Recipe], list[str]] = lambda recipe: []
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Command):
+    """One arrow of the road: a command that leaves a folder.
+
+    `fields` gives the configuration that changes the result; `raw_inputs` content ids of what the user brought;
+    `artifact` the part of the folder that stdout names. Raise `version` when the results of unchanged fields change.
+    """
+
     version: int
     work: Callable[[Run], None]
     fields: Callable[[Recipe], dict[str, Any]]
-    upstream: Callable[[Recipe], list["Job"]] = lambda recipe: []
     raw_inputs: Callable[[Recipe], list[str]] = lambda recipe: []
-    plan: Callable[[Recipe], list[str]] = lambda recipe: []
-    arguments: tuple[str, ...] = ()
-    artifact: str = field(default="", kw_only=True)
+    artifact: str = ""
 
     def id(self, recipe: Recipe) -> str:
         """The id of this job's run under `recipe`, from fields and inputs alone."""
@@ -107,11 +116,11 @@ def main(job: Job, argv: list[str] | None = None) -> int:
     return run_command(job.name, act)
 
 
-def load_checked_recipe(job: Job, path: str, overrides: list[str]) -> Recipe:
-    """The recipe, with arguments that the job takes and paths that it can keep. Raises InputError."""
+def load_checked_recipe(command: Command, path: str, overrides: list[str]) -> Recipe:
+    """The recipe, with arguments that the command takes and paths that it can keep. Raises InputError."""
     recipe = load_recipe(path, overrides)
     check_submitted_paths(recipe)
-    check_arguments(job, recipe)
+    check_arguments(command, recipe)
     return recipe
 
 
@@ -178,22 +187,23 @@ def configure_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def print_plan(job: Job, recipe: Recipe, out: TextIO) -> None:
+def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
     """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines."""
     above = recipe.without_arguments()
-    folder = job.folder(recipe)
     lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)]
-    for needed in job.upstream(recipe):
+    for needed in command.upstream(recipe):
         found = needed.folder(above)
         lines.append(f"reads   {found.path}{'' if found.done else '  (will be made first)'}")
-    lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
-    print("\n".join([*lines, *job.plan(recipe)]), file=out)
+    if isinstance(command, Job):
+        folder = command.folder(recipe)
+        lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
+    print("\n".join([*lines, *command.plan(recipe)]), file=out)
 
 
-def parse_arguments(job: Job, argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(command: Command, argv: list[str] | None) -> argparse.Namespace:
     """recipe, overrides, dry_run and fresh, in any order; `--help` lists every key of a recipe."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m ray_jobs.{job.name}",
+        prog=f"python -m ray_jobs.{command.name}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="keys:\n" + "\n".join(_describe(Recipe, "")),
     )
@@ -204,12 +214,12 @@ def parse_arguments(job: Job, argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def check_arguments(job: Job, recipe: Recipe) -> None:
+def check_arguments(command: Command, recipe: Recipe) -> None:
     """Refuse `phase=`, `model=` and their like where the job has no use for them. Raises InputError."""
     for name in ARGUMENTS:
-        if getattr(recipe, name) is not None and name not in job.arguments:
-            takes = ", ".join(job.arguments) or "no arguments"
-            raise InputError(f"{job.name} takes no {name}={getattr(recipe, name)!r}: it takes {takes}")
+        if getattr(recipe, name) is not None and name not in command.arguments:
+            takes = ", ".join(command.arguments) or "no arguments"
+            raise InputError(f"{command.name} takes no {name}={getattr(recipe, name)!r}: it takes {takes}")
 
 
 def _describe(model: type[BaseModel], prefix: str) -> list[str]:

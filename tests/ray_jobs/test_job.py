@@ -28,8 +28,14 @@ def jobs(calls):
         calls.append("serve")
         storage.write_text(run.folder.file("plate"), storage.read_text(storage.join(run.inputs["cook"], "soup")))
 
-    first = Job("cook", 1, cook, fields=lambda recipe: {"seed": recipe.seed})
-    second = Job("serve", 1, serve, fields=lambda recipe: {"lr": recipe.tune.lr}, upstream=lambda recipe: [first])
+    first = Job(name="cook", version=1, work=cook, fields=lambda recipe: {"seed": recipe.seed})
+    second = Job(
+        name="serve",
+        version=1,
+        work=serve,
+        fields=lambda recipe: {"lr": recipe.tune.lr},
+        upstream=lambda recipe: [first],
+    )
     return first, second
 
 
@@ -56,7 +62,7 @@ def test_a_half_made_folder_is_resumed_and_fresh_clears_it(tmp_path):
             storage.write_text(marker, "kept")
             raise RuntimeError("power cut")
 
-    job = Job("brittle", 1, crash_once, fields=lambda recipe: {})
+    job = Job(name="brittle", version=1, work=crash_once, fields=lambda recipe: {})
     arguments = [DEMO, f"runs_dir={tmp_path}"]
     assert main(job, arguments) == 1
     assert main(job, arguments) == 0
@@ -68,7 +74,10 @@ def test_exit_codes(error, code, tmp_path):
     def fail(run):
         raise error
 
-    assert main(Job("failing", 1, fail, fields=lambda recipe: {}), [DEMO, f"runs_dir={tmp_path}"]) == code
+    assert (
+        main(Job(name="failing", version=1, work=fail, fields=lambda recipe: {}), [DEMO, f"runs_dir={tmp_path}"])
+        == code
+    )
 
 
 def test_stdout_ends_with_the_folder_and_a_dry_run_writes_nothing(jobs, calls, tmp_path, capsys):
