@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -13,7 +14,14 @@ from data.errors import InputError
 from data.frozen import result_fields
 from data.manifest import Utterance, read_manifest
 from data.text_tokenizer import build_byte_words_tokenizer, frequent_words
-from model.audio_tokenizers.base import fit_audio_tokenizer
+from model.audio_tokenizers.base import (
+    fit_audio_tokenizer,
+    is_brought,
+    load_audio_tokenizer,
+    tokenizer_class,
+)
+from model.audio_tokenizers.brought import brought_paths, content_ids
+from model.config import AudioTokenizerConfig
 from ray_jobs import prepare
 from ray_jobs.fit_frames import collect_frames, unit_word_agreement
 from ray_jobs.job import Job, Run
@@ -35,7 +43,9 @@ def work(run: Run) -> None:
     quality = {}
     for stream in run.recipe.tokenizers:
         utterances = [utterance for utterance in train if utterance.kind == kind_of_stream(stream)]
-        if utterances:
+        if utterances and is_brought(run.recipe.tokenizers[stream].kind):
+            quality[stream] = _bring_stream(run, stream)
+        elif utterances:
             quality[stream] = _fit_stream(run, stream, utterances, manifest)
         else:
             _skip_stream(run.recipe, stream, manifest)
@@ -59,6 +69,16 @@ def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: st
     log.info("fit_tokenizer: %s from %d frames: %.1f s of analysis, %.1f s of fit, %s", stream, len(features_ND),
              collected - started, time.monotonic() - collected, json.dumps(quality))  # fmt: skip
     return quality
+
+
+def _bring_stream(run: Run, stream: str) -> dict[str, float]:
+    config, folder = run.recipe.tokenizers[stream], run.folder.file(stream)
+    tokenizer_class(config.kind).bring(config, folder)
+    tokenizer = load_audio_tokenizer(folder)
+    bits = tokenizer.num_codebooks * math.log2(tokenizer.codebook_size)
+    log.info("fit_tokenizer: %s brought: %d codebooks of %d codes at %g Hz", stream, tokenizer.num_codebooks,
+             tokenizer.codebook_size, tokenizer.frame_rate_hz)  # fmt: skip
+    return {"bitrate_bps": tokenizer.frame_rate_hz * bits}
 
 
 def _skip_stream(recipe: Recipe, stream: str, manifest: str) -> None:
@@ -98,16 +118,22 @@ def fields(recipe: Recipe) -> dict[str, Any]:
     if _is_text_folder(recipe):
         del text["path"]
     return {
-        "tokenizers": {name: result_fields(config) for name, config in recipe.tokenizers.items()},
+        "tokenizers": {name: _fields_of_tokenizer(config) for name, config in recipe.tokenizers.items()},
         "text": text,
         "max_duration_s": recipe.tokenize.max_duration_s,
         "seed": recipe.seed,
     }
 
 
+def _fields_of_tokenizer(config: AudioTokenizerConfig) -> dict[str, Any]:
+    """Its fields; paths of brought weights are left to `raw_inputs`, which has their content."""
+    return {name: value for name, value in result_fields(config).items() if name not in brought_paths(config)}
+
+
 def raw_inputs(recipe: Recipe) -> list[str]:
-    """The hash of a brought text tokenizer's files."""
-    return [storage.hash_folder(recipe.text.path)] if recipe.text.path and _is_text_folder(recipe) else []
+    """The hashes of brought weights and of a brought text tokenizer's files."""
+    text = [storage.hash_folder(recipe.text.path)] if recipe.text.path and _is_text_folder(recipe) else []
+    return text + [content for _, config in sorted(recipe.tokenizers.items()) for content in content_ids(config)]
 
 
 def _is_text_folder(recipe: Recipe) -> bool:
@@ -116,12 +142,17 @@ def _is_text_folder(recipe: Recipe) -> bool:
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """What is fitted, on how many frames."""
-    return [
-        f"fits    {name}: {config.kind}, {config.codebook_size} codes at {config.frame_rate_hz:g} Hz, "
+    """What is fitted, on how many frames, and what is brought."""
+    return [_plan_line(name, config) for name, config in recipe.tokenizers.items()]
+
+
+def _plan_line(stream: str, config: AudioTokenizerConfig) -> str:
+    if is_brought(config.kind):
+        return f"brings  {stream}: {config.kind} from {getattr(config, 'path', None) or 'its settings'}"
+    return (
+        f"fits    {stream}: {config.kind}, {config.codebook_size} codes at {config.frame_rate_hz:g} Hz, "
         f"at most {config.max_frames} frames"
-        for name, config in recipe.tokenizers.items()
-    ]
+    )
 
 
 JOB = Job(

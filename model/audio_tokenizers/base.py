@@ -39,8 +39,11 @@ class AudioTokenizer(Protocol):
     @property
     def codebook_size(self) -> int: ...
 
-    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """int16 codes (T, K) of each float wave (N,) at `sample_rate`; T >= 1 for any sound, 0 for an empty wave."""
+    def encode(self, waves: Sequence[np.ndarray], speakers: Sequence[str | None] | None = None) -> list[np.ndarray]:
+        """int16 codes (T, K) of each float wave (N,) at `sample_rate`; T >= 1 for any sound, 0 for an empty wave.
+
+        `speakers`, one per wave, matters to kinds that normalise by speaker; the others ignore it.
+        """
         ...
 
     def save(self, folder: str) -> None:
@@ -70,6 +73,23 @@ class FittedTokenizer(AudioTokenizer, Protocol):
     def quality(self, features_ND: np.ndarray) -> dict[str, float]:
         """How well the codebooks serve these frames."""
         ...
+
+
+class BroughtTokenizer(AudioTokenizer, Protocol):
+    """An audio tokenizer whose weights, or some of them, a user brings."""
+
+    @classmethod
+    def bring(cls, config: Any, folder: str) -> None:
+        """Write a tokenizer folder that `load_audio_tokenizer` opens, from what `config` names (see brought.py).
+
+        Raises InputError where the weights are missing or of another shape than `config` says.
+        """
+        ...
+
+
+def is_brought(kind: str) -> bool:
+    """Whether weights of this kind come from the user. Raises InputError for an unknown kind."""
+    return hasattr(tokenizer_class(kind), "bring")
 
 
 def load_audio_tokenizer(folder: str) -> Any:

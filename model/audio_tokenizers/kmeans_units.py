@@ -50,7 +50,7 @@ class KMeansUnitTokenizer:
         """The frames (T, 39) that are quantised."""
         return mfcc39(wave_N, self.sample_rate, self.frame_rate_hz)
 
-    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def encode(self, waves: Sequence[np.ndarray], speakers: Sequence[str | None] | None = None) -> list[np.ndarray]:
         """int16 units (T, 1) of each float wave (N,) at `sample_rate`."""
         return [self.quantise(self.features(wave_N)) for wave_N in waves]
 

@@ -62,7 +62,7 @@ class ResidualKMeansTokenizer:
         """The frames (T, 80) that are quantised."""
         return log_mel(wave_N, self.sample_rate, self.frame_rate_hz)
 
-    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def encode(self, waves: Sequence[np.ndarray], speakers: Sequence[str | None] | None = None) -> list[np.ndarray]:
         """int16 codes (T, K) of each float wave (N,) at `sample_rate`."""
         return [self.quantise(self.features(wave_N)) for wave_N in waves]
 

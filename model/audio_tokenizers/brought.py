@@ -1,0 +1,95 @@
+"""Weights that a user brings to an audio tokenizer: found, named by content, and kept beside the tokenizer.
+
+A configuration names them in `path` and in fields that end in `_path`: a local folder or file, a URL, or (`path`
+alone) a hub id with an optional `revision`. What is local is copied below the tokenizer's folder: a model folder
+stays whole wherever it is carried. What comes from the hub is recorded as id and commit.
+"""
+
+import os
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from data import storage
+from data.errors import InputError
+
+WEIGHTS_FOLDER = "weights"
+_KEPT = (".json", ".safetensors")
+
+
+def brought_paths(config: BaseModel) -> dict[str, str]:
+    """Field -> path of everything local or at a URL that `config` brings; hub ids are left out."""
+    named = {name: getattr(config, name) for name in type(config).model_fields if name == "path" or _is_path(name)}
+    return {name: path for name, path in named.items() if path and storage.exists(path)}
+
+
+def content_ids(config: BaseModel) -> list[str]:
+    """Hashes of what `config` brings, in order of the fields: what enters a job's id in place of the paths."""
+    return [content_id(path) for _, path in sorted(brought_paths(config).items())]
+
+
+def content_id(path: str) -> str:
+    """SHA-256 of a file, or of the weights and settings in a folder. Read once per process and state of the files."""
+    if storage.is_url(path):
+        return _hash(path, ())
+    names = weight_files(path) if os.path.isdir(path) else [""]
+    stats = [os.stat(os.path.join(path, name) if name else path) for name in names]
+    return _hash(path, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+def weight_files(folder: str) -> list[str]:
+    """The files of a model folder that count: settings and safetensors at its top level."""
+    return [name for name in storage.list_files(folder) if "/" not in name and name.endswith(_KEPT)]
+
+
+def bring_weights(path: str, revision: str | None, folder: str) -> dict[str, Any]:
+    """Copy a model folder to `folder`/weights, or pin a hub id; returns what `weights_location` wants to be told.
+
+    Raises InputError for a folder without config.json or safetensors, and for a hub id that cannot be resolved.
+    """
+    if not storage.exists(path):
+        return {"path": path, "revision": _resolve(path, revision)}
+    names = weight_files(path)
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise InputError(
+            f"{path!r} holds {', '.join(names) or 'neither settings nor weights'}, expected config.json and "
+            "*.safetensors of a transformers model: convert .bin and .pt files first"
+        )
+    for name in names:
+        content = storage.read_bytes(storage.join(path, name))
+        storage.write_bytes(storage.join(folder, WEIGHTS_FOLDER, name), content)
+    return {"path": WEIGHTS_FOLDER, "revision": None}
+
+
+def weights_location(folder: str, source: dict[str, Any]) -> tuple[str, str | None]:
+    """(path, revision) for `from_pretrained` of weights that `bring_weights` brought to `folder`."""
+    if source["path"] == WEIGHTS_FOLDER:
+        return str(storage.local_folder(storage.join(folder, WEIGHTS_FOLDER))), None
+    return source["path"], source["revision"]
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith("_path")
+
+
+def _resolve(hub_id: str, revision: str | None) -> str:
+    """The commit behind a hub id, from the cache where it lies there."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        found = cached_file(hub_id, "config.json", revision=revision or "main")
+    except OSError as error:
+        raise InputError(
+            f"path {hub_id!r} is neither a folder here nor a model that the hub gives "
+            f"(revision {revision or 'main'}): {str(error).splitlines()[0]}"
+        ) from None
+    return extract_commit_hash(found, None) or revision or "main"
+
+
+@lru_cache(maxsize=64)
+def _hash(path: str, state: tuple[tuple[int, int], ...]) -> str:
+    names = weight_files(path) if state == () or os.path.isdir(path) else []
+    if not names:
+        return storage.hash_bytes(storage.read_bytes(path))
+    return storage.hash_json({name: storage.hash_bytes(storage.read_bytes(storage.join(path, name))) for name in names})
