@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 384_000
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3"})
 _BLOCK_FRAMES = 1 << 16
+_RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
 
 
 class AudioError(ValueError):
@@ -41,8 +43,13 @@ def load_audio(
 ) -> np.ndarray:
     """Mono float32 samples (N,) at `sample_rate` of a local file or URL.
 
+    `PATH#bytes=START-END` is the audio in bytes [START, END) of a file, e.g. of an uncompressed tar.
     Raises AudioError with reason missing, unreadable, too_large, or what `decode_audio` names.
     """
+    inside = _RANGE.fullmatch(path)
+    if inside and not os.path.exists(path):  # a file may be called like that
+        content = _read_range(inside["path"], int(inside["start"]), int(inside["end"]))
+        return decode_audio(content, sample_rate, offset_s, duration_s, max_duration_s)
     if storage.is_url(path):
         return decode_audio(_download(path), sample_rate, offset_s, duration_s, max_duration_s)
     if not os.path.exists(path):
@@ -93,6 +100,21 @@ def write_wav(path: str, wave: np.ndarray, sample_rate: int) -> None:
     storage.write_bytes(path, wav_bytes(wave, sample_rate))
 
 
+def _read_range(path: str, start_byte: int, end_byte: int) -> bytes:
+    """Bytes [start_byte, end_byte) of a file or URL, all of them."""
+    _check_file_bytes(end_byte - start_byte)
+    try:
+        content = storage.read_range(path, start_byte, end_byte)
+    except FileNotFoundError:
+        raise AudioError("missing", f"no file at {path}") from None
+    except Exception as error:  # every fsspec backend raises its own kinds
+        raise AudioError("unreadable", f"{path}: {error}") from error
+    if len(content) < end_byte - start_byte:
+        detail = f"{path} ends before byte {end_byte}: only {len(content)} bytes follow byte {start_byte}"
+        raise AudioError("unreadable", detail)
+    return content
+
+
 def _download(url: str) -> bytes:
     try:
         return storage.read_bytes(url)
@@ -103,7 +125,7 @@ def _download(url: str) -> bytes:
 
 
 def _check_file_bytes(size_bytes: int) -> None:
-    if size_bytes == 0:
+    if size_bytes <= 0:
         raise AudioError("empty", "the file has no bytes")
     if size_bytes > MAX_FILE_BYTES:
         raise AudioError("too_large", f"{size_bytes} bytes, at most {MAX_FILE_BYTES} are read")

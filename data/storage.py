@@ -1,4 +1,4 @@
-"""The one door to storage: whole objects in, whole objects out, over fsspec.
+"""The one door to storage: whole objects in, whole objects or ranges of them out, over fsspec.
 
 Object stores have neither rename nor append, so neither is offered. A local write lands under a temporary
 name first, so a killed process never leaves half an object under the real one.
@@ -74,6 +74,18 @@ def read_bytes(path: str | Path) -> bytes:
         with fsspec.open(str(path), "rb") as handle:
             return handle.read()
     return Path(path).read_bytes()
+
+
+def read_range(path: str | Path, start_byte: int, end_byte: int) -> bytes:
+    """Bytes [start_byte, end_byte) of an object, fewer where it ends before. Raises FileNotFoundError, ValueError."""
+    if not 0 <= start_byte <= end_byte:
+        raise ValueError(f"bytes {start_byte} to {end_byte} are no range: give 0 <= start <= end")
+    filesystem, inner = fsspec.core.url_to_fs(str(path))
+    # An empty range is no valid request over HTTP, and there is nothing to read.
+    content = bytes(filesystem.cat_file(inner, start=start_byte, end=end_byte)) if end_byte > start_byte else b""
+    if len(content) > end_byte - start_byte:
+        raise ValueError(f"{path} came whole where a range of it was asked: its server knows no ranges")
+    return content
 
 
 def read_text(path: str | Path) -> str:

@@ -60,9 +60,8 @@ def plan_shards(manifest_path: str, shard_utterances: int) -> Iterator[ShardPlan
 
 def read_shard(manifest_path: str, plan: ShardPlan) -> list[Utterance]:
     """The utterances of one shard; only its own bytes are read."""
-    with fsspec.open(manifest_path, "rb") as handle:
-        handle.seek(plan.start_byte)
-        lines = handle.read(plan.size_bytes).splitlines()
+    content = storage.read_range(manifest_path, plan.start_byte, plan.start_byte + plan.size_bytes)
+    lines = content.splitlines()
     return [Utterance.from_row(json.loads(line)) for line in lines if line.strip()]
 
 

@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import audio
+from data import audio, storage
 from data.audio import AudioError, decode_audio, load_audio, resample, wav_bytes, write_wav
 
 
@@ -55,6 +55,21 @@ def test_offset_and_duration_cut_the_span() -> None:
 
 def test_a_duration_past_the_end_gives_what_is_there() -> None:
     assert len(decode_audio(wav_bytes(tone(0.5), 16000), 16000, offset_s=0.4, duration_s=9.0)) == 1600
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_audio_inside_another_file_is_read_by_its_bytes(tmp_path: Path, scheme: str) -> None:
+    first, second = (wav_bytes(tone(duration_s), 16000) for duration_s in (0.25, 0.5))
+    path = str(tmp_path / "a.tar") if scheme == "file" else f"memory://{tmp_path.name}/a.tar"
+    storage.write_bytes(path, b"junk" + first + second)
+    middle, end = 4 + len(first), 4 + len(first) + len(second)
+    assert len(load_audio(f"{path}#bytes=4-{middle}", 16000)) == 4000
+    assert len(load_audio(f"{path}#bytes={middle}-{end}", 16000, offset_s=0.25)) == 4000
+    for span, reason in [(f"{middle}-{end + 1}", "unreadable"), ("9-9", "empty"), ("9-4", "empty"), ("0-9", "not_")]:
+        with pytest.raises(AudioError, match=reason):
+            load_audio(f"{path}#bytes={span}", 16000)
+    with pytest.raises(AudioError, match="missing"):
+        load_audio(f"{path}.gz#bytes=0-9", 16000)
 
 
 def test_one_sample_stays_one_sample_at_least() -> None:

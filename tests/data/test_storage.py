@@ -68,3 +68,13 @@ def test_absolute_names_replace_the_folder():
     assert storage.join("runs", "/data/x") == "/data/x"
     assert storage.join("runs", "s3://bucket/x") == "s3://bucket/x"
     assert storage.join("s3://bucket/", "x", "y") == "s3://bucket/x/y"
+
+
+def test_a_range_is_what_a_slice_is(folder):
+    storage.write_text(storage.join(folder, "x"), "0123456789")
+    for start, end in [(0, 4), (3, 10), (8, 99), (20, 30), (5, 5)]:
+        assert storage.read_range(storage.join(folder, "x"), start, end) == b"0123456789"[start:end]
+    with pytest.raises(ValueError, match="no range"):
+        storage.read_range(storage.join(folder, "x"), 4, 2)
+    with pytest.raises(FileNotFoundError):
+        storage.read_range(storage.join(folder, "absent"), 0, 1)
