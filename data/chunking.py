@@ -1,6 +1,7 @@
 """Overlapping chunks of a long recording, by frames: which frames are computed together, and which of them are kept."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ def plan_chunks(num_frames: int, chunk_frames: int, overlap_frames: int) -> list
     step = chunk_frames - overlap_frames
     starts = [*range(0, num_frames - chunk_frames, step), num_frames - chunk_frames]
     # Centres of neighbours lie at start + chunk / 2; frame t at t + 1/2. The border is where both are as far.
-    borders = [0, *((a + b + chunk_frames + 1) // 2 for a, b in zip(starts, starts[1:], strict=False)), num_frames]
+    borders = [0, *((a + b + chunk_frames + 1) // 2 for a, b in pairwise(starts)), num_frames]
     return [
         Chunk(start, start + chunk_frames, keep_start, keep_end)
-        for start, keep_start, keep_end in zip(starts, borders, borders[1:], strict=False)
+        for start, (keep_start, keep_end) in zip(starts, pairwise(borders), strict=True)
     ]

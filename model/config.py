@@ -30,7 +30,41 @@ class ResidualKMeans(Frozen):
     max_frames: int = Field(100_000, ge=1, description="frames sampled for the fit")
 
 
-AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans, Field(discriminator="kind")]
+class SslUnits(Frozen):
+    """Units of a self-supervised encoder's layer: k-means over HuBERT, WavLM, wav2vec 2.0 or data2vec features."""
+
+    kind: Literal["ssl_units"]
+    path: str = Field(description="folder, URL or hub id of the encoder, with safetensors weights")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub id")
+    layer: int = Field(ge=1, description="layer whose output is quantised; the first transformer layer is 1")
+    codebook_size: int = Field(500, ge=2, le=32768, description="number of clusters")
+    kmeans_path: str | None = Field(None, description="safetensors file with 'centroids' (K, D); null fits them here")
+    sample_rate: int = Field(16000, description="Hz; what the encoder hears")
+    normalize: bool | None = Field(
+        None, description="whether each recording gets mean 0 and variance 1; null: what the feature extractor says"
+    )
+    chunk_s: float = Field(30.0, gt=0, description="longer recordings are encoded in overlapping chunks of this length")
+    overlap_s: float = Field(2.0, ge=0, description="overlap of neighbouring chunks")
+    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    batch_s: float | None = Field(
+        None, gt=0, description="padded audio of a forward pass; null: 320 s on a GPU, 5 s on a CPU"
+    )
+    iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
+    max_frames: int = Field(500_000, ge=1, description="frames sampled for the fit; the workers share and keep them")
+    frame_share: float = Field(
+        0.5, gt=0, le=1, description="share of an utterance's frames in the sample; less means more utterances"
+    )
+
+    @model_validator(mode="after")
+    def _chunks_move_on(self) -> "SslUnits":
+        if self.overlap_s >= self.chunk_s:
+            raise ValueError(f"overlap_s is {self.overlap_s:g}, expected less than chunk_s, which is {self.chunk_s:g}")
+        return self
+
+
+# Kinds that are fitted on frames which their class' `features_of` makes of one wave.
+FramesConfig = KMeansUnits | ResidualKMeans
+AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans | SslUnits, Field(discriminator="kind")]
 
 
 class LanguageModelConfig(Frozen):

@@ -13,7 +13,7 @@ from data.audio import AudioError
 from data.manifest import Utterance
 from data.timing import frame_span
 from model.audio_tokenizers.base import tokenizer_class
-from model.config import AudioTokenizerConfig
+from model.config import FramesConfig
 from ray_jobs.tokenize_shard import load_wave
 
 CHUNK_UTTERANCES = 128
@@ -23,7 +23,7 @@ NO_WORD = ""
 def collect_frames(
     utterances: Sequence[Utterance],
     manifest_path: str,
-    config: AudioTokenizerConfig,
+    config: FramesConfig,
     max_duration_s: float,
     seed: int,
     num_workers: int,
@@ -48,7 +48,7 @@ def collect_frames(
 
 
 def _chunks(
-    drawn: list[Utterance], manifest_path: str, config: AudioTokenizerConfig, max_duration_s: float, num_workers: int
+    drawn: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float, num_workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     task = ray.remote(num_cpus=1)(frames_of_chunk)
     starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
@@ -65,7 +65,7 @@ def _chunks(
 
 
 def frames_of_chunk(
-    chunk: list[Utterance], manifest_path: str, config: AudioTokenizerConfig, max_duration_s: float
+    chunk: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames (N, D) of these utterances and the word (N,) of each."""
     features_of = tokenizer_class(config.kind).features_of

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, cast
 
 from data import storage
 from data.errors import InputError
@@ -21,7 +21,7 @@ from model.audio_tokenizers.base import (
     tokenizer_class,
 )
 from model.audio_tokenizers.brought import brought_paths, content_ids
-from model.config import AudioTokenizerConfig
+from model.config import AudioTokenizerConfig, FramesConfig
 from ray_jobs import prepare
 from ray_jobs.fit_frames import collect_frames, unit_word_agreement
 from ray_jobs.job import Job, Run
@@ -54,7 +54,7 @@ def work(run: Run) -> None:
 
 
 def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
-    recipe, config = run.recipe, run.recipe.tokenizers[stream]
+    recipe, config = run.recipe, cast(FramesConfig, run.recipe.tokenizers[stream])
     start_ray()
     started = time.monotonic()
     features_ND, words_N = collect_frames(
@@ -149,9 +149,10 @@ def plan(recipe: Recipe) -> list[str]:
 def _plan_line(stream: str, config: AudioTokenizerConfig) -> str:
     if is_brought(config.kind):
         return f"brings  {stream}: {config.kind} from {getattr(config, 'path', None) or 'its settings'}"
+    frames = cast(FramesConfig, config)
     return (
-        f"fits    {stream}: {config.kind}, {config.codebook_size} codes at {config.frame_rate_hz:g} Hz, "
-        f"at most {config.max_frames} frames"
+        f"fits    {stream}: {frames.kind}, {frames.codebook_size} codes at {frames.frame_rate_hz:g} Hz, "
+        f"at most {frames.max_frames} frames"
     )
 
 

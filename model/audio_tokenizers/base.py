@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 KINDS = {
     "kmeans_units": "model.audio_tokenizers.kmeans_units:KMeansUnitTokenizer",
     "residual_kmeans": "model.audio_tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+    "ssl_units": "model.audio_tokenizers.ssl_units:SslUnitTokenizer",
 }
 
 

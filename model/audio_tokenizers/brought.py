@@ -62,6 +62,12 @@ def bring_weights(path: str, revision: str | None, folder: str) -> dict[str, Any
     return {"path": WEIGHTS_FOLDER, "revision": None}
 
 
+def copy_weights(source_folder: str, folder: str, source: dict[str, Any]) -> None:
+    """Copy what `bring_weights` brought to `source_folder` to another tokenizer's folder."""
+    if source["path"] == WEIGHTS_FOLDER and storage.absolute(source_folder) != storage.absolute(folder):
+        storage.copy_folder(storage.join(source_folder, WEIGHTS_FOLDER), storage.join(folder, WEIGHTS_FOLDER))
+
+
 def weights_location(folder: str, source: dict[str, Any]) -> tuple[str, str | None]:
     """(path, revision) for `from_pretrained` of weights that `bring_weights` brought to `folder`."""
     if source["path"] == WEIGHTS_FOLDER:
