@@ -1,9 +1,10 @@
 """Configuration of the data room: corpora, tokenization, sequences, mixtures."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from data.corpus.config import ManifestCorpus
 from data.frozen import Frozen, placement
 
 
@@ -47,17 +48,6 @@ class BuiltinCorpus(Frozen):
     music: BuiltinMusic = BuiltinMusic()
     shard_utterances: int = Field(400, ge=1, description="utterances made by one espeak-ng process")
     num_workers: int = placement(2, "processes that synthesise at the same time", ge=1)
-
-
-class ManifestCorpus(Frozen):
-    """Any JSONL manifest of recordings."""
-
-    kind: Literal["manifest"]
-    manifest: str = Field(description="path or URL of a JSONL manifest, one utterance a line (NeMo's names)")
-    fields: dict[str, str] = Field({}, description="renames: our field -> the manifest's field")
-    test: dict[str, list[Any]] = Field({}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}")
-    dev: dict[str, list[Any]] = Field({}, description="hold out for development, same form")
-    normalize_text: bool = Field(False, description="lower-case the texts and drop punctuation but the apostrophe")
 
 
 CorpusConfig = Annotated[BuiltinCorpus | ManifestCorpus, Field(discriminator="kind")]

@@ -5,8 +5,9 @@ import sys
 from typing import Any
 
 from data import storage
-from data.config import BuiltinCorpus, ManifestCorpus
+from data.config import BuiltinCorpus
 from data.corpus.builtin import make_music, make_speech
+from data.corpus.config import ManifestCorpus
 from data.corpus.imported import import_manifest, manifest_bytes
 from data.corpus.summary import plan_builtin, plan_imported, summarize
 from data.frozen import result_fields

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data import storage
-from data.config import ManifestCorpus
+from data.corpus.config import ManifestCorpus
 from data.errors import InputError
 from data.manifest import FIELDS, SPLITS, RowError, Utterance, default_id, parse_row, resolve_path
 

@@ -7,8 +7,9 @@ from typing import Any
 import soundfile
 
 from data import storage
-from data.config import BuiltinCorpus, ManifestCorpus
+from data.config import BuiltinCorpus
 from data.corpus.builtin import plan_speech
+from data.corpus.config import ManifestCorpus
 from data.corpus.imported import import_manifest
 from data.manifest import Utterance
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from data.config import ManifestCorpus
+from data.corpus.config import ManifestCorpus
 from data.corpus.imported import Imported, import_manifest, normalize_text
 from data.errors import InputError
 

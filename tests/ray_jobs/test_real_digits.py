@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.config import ManifestCorpus
+from data.corpus.config import ManifestCorpus
 from data.corpus.imported import import_manifest
 from data.manifest import read_manifest, write_manifest
 from data.store import TokenStore
