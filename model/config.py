@@ -67,10 +67,18 @@ FramesConfig = KMeansUnits | ResidualKMeans
 AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans | SslUnits, Field(discriminator="kind")]
 
 
+NewRows = Literal["mean", "mean_covariance", "random"]
+
+
 class LanguageModelConfig(Frozen):
     """Shape of a Llama made from scratch, or the folder of a pretrained one."""
 
     path: str | None = Field(None, description="folder or hub id to start from; null makes a new model")
+    new_rows: NewRows = Field(
+        "mean_covariance",
+        description="how a pretrained model's embedding rows of new ids are drawn: at the mean of the known rows, "
+        "from their normal distribution, or around zero",
+    )
     hidden_size: int = Field(192, ge=8)
     num_layers: int = Field(4, ge=1)
     num_heads: int = Field(4, ge=1)

@@ -9,22 +9,27 @@ import torch
 
 from data import storage
 from data.errors import InputError
-from data.vocabulary import Vocabulary
+from data.vocabulary import TEXT_BLOCK, Vocabulary
 from model.config import LanguageModelConfig, LoraConfig
+from model.extension import extend_embeddings
 
 ATTENTION = "sdpa"
 
 
-def build_language_model(config: LanguageModelConfig, vocabulary: Vocabulary, seed: int = 0) -> Any:
+def build_language_model(
+    config: LanguageModelConfig, vocabulary: Vocabulary, seed: int = 0, known_ids: int | None = None
+) -> Any:
     """A float32 causal LM with at least `vocabulary.padded_size` embedding rows, in training mode.
 
     From scratch the weights depend on `seed` alone, and input and output embeddings are tied. A pretrained model
-    keeps its spare rows and gets the missing ones, drawn from `seed` (see `extend_embeddings`).
+    keeps the rows of the ids below `known_ids` (by default those of the text) and gets new ones for the others, by
+    `config.new_rows` (see model/extension.py).
     Raises InputError when `config.path` holds no model, or the heads do not divide the width.
     """
     if config.path is not None:
         model = load_language_model(config.path)
-        extend_embeddings(model, vocabulary, seed)
+        known_ids = vocabulary.block(TEXT_BLOCK).size if known_ids is None else known_ids
+        extend_embeddings(model, vocabulary, known_ids, config.new_rows, seed)
         return model.train()
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,17 +70,6 @@ def load_language_model(path: str) -> Any:
         raise InputError(
             f"{path!r} holds no causal language model: give a model folder or a hub id ({error})"
         ) from None
-
-
-def extend_embeddings(model: Any, vocabulary: Vocabulary, seed: int) -> None:
-    """Give every id of the vocabulary a row; new rows are drawn around the mean of the old ones (Hewitt 2021)."""
-    rows = model.get_input_embeddings().num_embeddings
-    if rows < vocabulary.size:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model.resize_token_embeddings(vocabulary.padded_size, mean_resizing=True)
-    model.config.pad_token_id = vocabulary.pad_id
-    model.config.eos_token_id = vocabulary.eos_id
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:

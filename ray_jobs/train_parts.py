@@ -135,9 +135,11 @@ def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | Non
     if base is not None and not storage.is_url(base) and storage.exists(storage.join(folder, base)):
         base = storage.join(folder, base)
     config = recipe.lm if base is None else recipe.lm.model_copy(update={"path": base})
+    known_ids = None
     if base is not None and storage.exists(storage.join(base, INFO_FILE)):
         _check_vocabulary(base, parts.vocabulary)
-    lm = build_language_model(config, parts.vocabulary, recipe.seed)
+        known_ids = parts.vocabulary.size
+    lm = build_language_model(config, parts.vocabulary, recipe.seed, known_ids)
     return add_lora(lm, plan.config.lora, recipe.seed * PHASE_SEEDS + plan.index) if plan.config.lora else lm
 
 

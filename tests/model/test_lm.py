@@ -6,12 +6,9 @@ import pytest
 import torch
 
 from data.errors import InputError
-from data.vocabulary import Block, Vocabulary
 from model.config import LanguageModelConfig, LoraConfig
 from model.lm import add_lora, build_language_model, count_parameters, merge_lora
 from tests.model.tiny_training import VOCABULARY, tiny_model
-
-LARGER = Vocabulary((*VOCABULARY.blocks, Block("music.0", VOCABULARY.size, 60)), VOCABULARY.markers)
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
@@ -22,19 +19,6 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
     assert first.get_input_embeddings().num_embeddings == VOCABULARY.padded_size
-
-
-def test_a_pretrained_model_keeps_its_rows_and_gets_the_missing_ones(tmp_path: Path) -> None:
-    base = tiny_model()
-    base.save_pretrained(tmp_path)
-    config = LanguageModelConfig(path=str(tmp_path))
-    extended = [build_language_model(config, LARGER, seed) for seed in (1, 1, 2)]
-    rows = [model.get_input_embeddings().weight for model in extended]
-    assert rows[0].shape[0] == LARGER.padded_size
-    assert torch.equal(rows[0][: VOCABULARY.padded_size], base.get_input_embeddings().weight)
-    assert torch.equal(rows[0], rows[1])
-    assert not torch.equal(rows[0], rows[2])
-    assert extended[0].get_output_embeddings().weight is extended[0].get_input_embeddings().weight
 
 
 def test_only_adapters_train_and_merging_takes_them_in() -> None:
