@@ -33,3 +33,14 @@ def expand(codes_L: np.ndarray, durations_L: np.ndarray) -> np.ndarray:
     if codes_L.size != frames_L.size:
         raise ValueError(f"{codes_L.size} codes have {frames_L.size} durations: expected one duration for each code")
     return np.repeat(codes_L, frames_L)
+
+
+def frames_of_codes(durations: np.ndarray) -> np.ndarray:
+    """Frames (L,) int64 that each code stands for.
+
+    Durations have one entry per code; where a code stands for several units, one per unit, of which all but the
+    code's first are negative (see model/audio_tokenizers/compression.py).
+    """
+    durations = np.asarray(durations, dtype=np.int64).reshape(-1)
+    starts_L = np.flatnonzero(durations > 0)
+    return np.add.reduceat(np.abs(durations), starts_L) if starts_L.size else np.zeros(0, np.int64)

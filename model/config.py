@@ -7,7 +7,42 @@ from pydantic import Field, model_validator
 from data.frozen import Frozen, placement
 
 
-class KMeansUnits(Frozen):
+class DedupCompression(Frozen):
+    """Runs of equal units as one code; how long they were is kept beside the codes."""
+
+    kind: Literal["dedup"]
+
+
+class _Merges(Frozen):
+    dedup: bool = Field(False, description="deduplicate before merging: the codes alone then lose the durations")
+    max_piece_units: int = Field(16, ge=2, description="units of the longest piece")
+    max_codes: int = Field(1_000_000, ge=1, description="training units the pieces are fitted on, at most")
+
+
+class BpeCompression(_Merges):
+    """Byte pair encoding over units (Sennrich et al. 2016)."""
+
+    kind: Literal["bpe"]
+    vocabulary_size: int = Field(1000, ge=3, le=32767, description="single units and merged pieces together")
+
+
+class UnigramCompression(_Merges):
+    """A unigram model of pieces over units (Kudo 2018)."""
+
+    kind: Literal["unigram"]
+    vocabulary_size: int = Field(5000, ge=3, le=32767, description="single units and merged pieces together")
+
+
+CompressionConfig = Annotated[DedupCompression | BpeCompression | UnigramCompression, Field(discriminator="kind")]
+
+
+class CompressibleUnits(Frozen):
+    """Units of one codebook, which the token store may hold compressed."""
+
+    compression: CompressionConfig | None = Field(None, description="dedup, bpe or unigram; null stores every frame")
+
+
+class KMeansUnits(CompressibleUnits):
     """MFCC k-means units: one codebook over mean- and variance-normalised cepstra."""
 
     kind: Literal["kmeans_units"]
