@@ -17,7 +17,6 @@ from model.config import FramesConfig
 from ray_jobs.tokenize_shard import load_wave
 
 CHUNK_UTTERANCES = 128
-NO_WORD = ""
 
 
 def collect_frames(
@@ -83,30 +82,12 @@ def frames_of_chunk(
 
 
 def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, float]:
-    """How much units tell about the word they lie in, over frames with a word; empty without words.
-
-    `word_purity`: how often the commonest word of a unit is right. `word_pnmi`: mutual information of unit and word
-    over the entropy of the words (Hsu et al. 2021, there over phones).
-    """
-    known_N = words_N != NO_WORD
-    if not known_N.any():
-        return {}
-    _, labels_N = np.unique(words_N[known_N], return_inverse=True)
-    joint = np.zeros((int(units_N.max()) + 1, int(labels_N.max()) + 1))
-    np.add.at(joint, (units_N[known_N].astype(int), labels_N), 1)
-    joint /= joint.sum()
-    of_unit, of_word = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
-    seen = joint > 0
-    information = float((joint[seen] * np.log(joint[seen] / (of_unit * of_word)[seen])).sum())
-    entropy = float(-(of_word[of_word > 0] * np.log(of_word[of_word > 0])).sum())
-    return {
-        "word_purity": float(joint.max(1).sum()),
-        "word_pnmi": information / entropy if entropy > 0 else 1.0,
-    }
+    """`label_agreement` with the words; empty without words."""
+    return {f"word_{key}": value for key, value in label_agreement(units_N, words_N).items()}
 
 
 def _words_of_frames(utterance: Utterance, num_frames: int, frame_rate_hz: float) -> np.ndarray:
-    words = np.full(num_frames, NO_WORD, dtype="U32")
+    words = np.full(num_frames, NO_LABEL, dtype="U32")
     for word, start_s, end_s in utterance.words or ():
         start, end = frame_span(start_s, end_s, frame_rate_hz, num_frames)
         words[start:end] = word

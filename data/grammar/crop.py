@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import numpy as np
 
+from data.durations import frames_of_codes
 from data.grammar.base import Grammar
 from data.mixture import draw_bytes
 from data.store import Record, StreamInfo
@@ -83,10 +83,14 @@ def _cut(
     if runs is None:
         start, end = frame_span(start_s, end_s, info.frame_rate_hz, len(codes) // info.num_codebooks)
         return codes[start * info.num_codebooks : end * info.num_codebooks], None
-    ends = np.array(list(accumulate(runs.tolist())))
+    frames = frames_of_codes(runs)
+    ends = np.cumsum(frames)
     start, end = frame_span(start_s, end_s, info.frame_rate_hz, int(ends[-1]) if len(ends) else 0)
-    kept = np.minimum(ends, end) - np.maximum(ends - runs, start)
-    return codes.reshape(-1, info.num_codebooks)[kept > 0].reshape(-1), kept[kept > 0].astype(runs.dtype)
+    kept = np.minimum(ends, end) - np.maximum(ends - frames, start)
+    cut_codes = codes.reshape(-1, info.num_codebooks)[kept > 0].reshape(-1)
+    if (runs < 0).any():  # a code of several units stays whole
+        return cut_codes, runs[(kept > 0)[np.cumsum(runs > 0) - 1]]
+    return cut_codes, kept[kept > 0].astype(runs.dtype)
 
 
 def _duration_s(
@@ -94,6 +98,7 @@ def _duration_s(
 ) -> float:
     """Seconds that the first stream's frames span."""
     for name, values in codes.items():
-        frames = int(durations[name].sum()) if name in durations else len(values) // streams[name].num_codebooks
+        runs = durations.get(name)
+        frames = len(values) // streams[name].num_codebooks if runs is None else int(frames_of_codes(runs).sum())
         return frames_to_seconds(frames, streams[name].frame_rate_hz)
     return 0.0

@@ -12,6 +12,8 @@ import numpy as np
 from data import storage
 from data.errors import InputError
 from data.store import StreamInfo
+from model.audio_tokenizers.compression import FOLDER as COMPRESSION
+from model.audio_tokenizers.compression import Compression, load_compression
 from model.config import AudioTokenizerConfig
 
 CONFIG_NAME = "config.json"
@@ -99,7 +101,24 @@ def load_audio_tokenizer(folder: str) -> Any:
     if not storage.exists(path):
         raise InputError(f"{folder!r} holds no {CONFIG_NAME}: give the folder of an audio tokenizer")
     config = storage.read_json(path)
-    return tokenizer_class(config.get("kind", "")).load(folder, config)
+    tokenizer = tokenizer_class(config.get("kind", "")).load(folder, config)
+    compression = load_compression(storage.join(folder, COMPRESSION))
+    if compression is not None:
+        tokenizer.compression = compression
+    return tokenizer
+
+
+def save_audio_tokenizer(tokenizer: Any, folder: str) -> None:
+    """Write a tokenizer and, where it has one, its compression."""
+    tokenizer.save(folder)
+    compression = compression_of(tokenizer)
+    if compression is not None:
+        compression.save(storage.join(folder, COMPRESSION))
+
+
+def compression_of(tokenizer: Any) -> Compression | None:
+    """What shortens the tokenizer's codes for the token store; None where it stores every frame."""
+    return getattr(tokenizer, "compression", None)
 
 
 def tokenizer_class(kind: str) -> Any:
@@ -124,15 +143,18 @@ def tokenizer_id(folder: str) -> str:
 
 
 def stream_info(tokenizer: AudioTokenizer, identity: str) -> StreamInfo:
-    """What the token store says of a stream made by `tokenizer`."""
-    return StreamInfo(tokenizer.frame_rate_hz, tokenizer.num_codebooks, tokenizer.codebook_size, identity)
+    """What the token store says of a stream made by `tokenizer`, with the codes of its compression where it has one."""
+    size = (compression_of(tokenizer) or tokenizer).codebook_size
+    return StreamInfo(tokenizer.frame_rate_hz, tokenizer.num_codebooks, size, identity)
 
 
 def codebook_use(codes_N: np.ndarray, codebook_size: int) -> dict[str, float]:
-    """Share of a codebook that occurs, and the entropy of its codes in bits."""
+    """Share of a codebook that occurs, the entropy of its codes in bits, and 2 to that power."""
     counts = np.bincount(codes_N, minlength=codebook_size)
     shares = counts[counts > 0] / max(1, counts.sum())
+    entropy_bits = float(-(shares * np.log2(shares)).sum())
     return {
         "codebook_used": float((counts > 0).mean()),
-        "entropy_bits": float(-(shares * np.log2(shares)).sum()),
+        "entropy_bits": entropy_bits,
+        "perplexity": 2.0**entropy_bits,
     }

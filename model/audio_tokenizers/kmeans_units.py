@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load, save
 
 from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME, codebook_use
+from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.features import mfcc39
 from model.audio_tokenizers.kmeans import assign, fit_kmeans
 from model.config import KMeansUnits
@@ -61,8 +62,7 @@ class KMeansUnitTokenizer:
         variance = float((points_ND - points_ND.mean(0)).square().sum(1).mean())
         return {
             "relative_distortion": float(distances_N.mean()) / max(variance, 1e-12),
-            "bitrate_bps": float(self.frame_rate_hz * np.log2(self.codebook_size)),
-            **codebook_use(labels_N.numpy(), self.codebook_size),
+            **code_statistics(labels_N.numpy()[:, None], self.codebook_size, self.frame_rate_hz),
         }
 
     def save(self, folder: str) -> None:

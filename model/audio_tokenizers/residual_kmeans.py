@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load, save
 
 from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME, codebook_use
+from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.features import frames_per_code, log_mel
 from model.audio_tokenizers.kmeans import assign, fit_kmeans
 from model.config import ResidualKMeans
@@ -89,11 +90,9 @@ class ResidualKMeansTokenizer:
         """Distortion relative to the variance with all codebooks, use of the codebooks, and bits per second."""
         codes_NK, distances_N = self._quantise(features_ND)
         variance = float(np.square(features_ND - features_ND.mean(0)).sum(1).mean())
-        use = [codebook_use(codes_NK[:, k], self.codebook_size) for k in range(self.num_codebooks)]
         return {
             "relative_distortion": float(distances_N.mean()) / max(variance, 1e-12),
-            "bitrate_bps": float(self.frame_rate_hz * self.num_codebooks * np.log2(self.codebook_size)),
-            **{key: float(np.mean([one[key] for one in use])) for key in use[0]},
+            **code_statistics(codes_NK, self.codebook_size, self.frame_rate_hz),
         }
 
     def save(self, folder: str) -> None:

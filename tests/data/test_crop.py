@@ -57,6 +57,18 @@ def test_deduplicated_codes_are_cut_with_their_durations() -> None:
     assert crop_record(record, 0, 1, STREAMS).streams["unit"].tolist() == [5]
 
 
+def test_a_code_of_several_units_is_cut_out_whole_with_all_its_durations() -> None:
+    record = replace(
+        RECORD,
+        streams={"unit": np.array([5, 6, 7], np.int16)},
+        durations={"unit": np.array([4, -5, 8, -3, 25, -5], np.int16)},  # frames 0 to 9, 9 to 20, 20 to 50
+    )
+    cut = crop_record(record, 1, 3, STREAMS)  # frames 10 to 30
+    assert cut.streams["unit"].tolist() == [6, 7]
+    assert cut.durations["unit"].tolist() == [8, -3, 25, -5]
+    assert cut.duration_s == pytest.approx(41 / 25)
+
+
 @given(st.integers(0, 4), st.integers(1, 5))
 def test_no_crop_is_empty(start: int, length: int) -> None:
     cut = crop_record(RECORD, start, min(5, start + length), STREAMS)

@@ -13,7 +13,7 @@ from data.run_folder import RunFolder
 from data.text_tokenizer import decode_text, encode_text
 from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_id
 from model.config import KMeansUnits
-from ray_jobs.fit_frames import frames_of_chunk, unit_word_agreement
+from ray_jobs.fit_frames import frames_of_chunk
 from ray_jobs.fit_tokenizer import JOB, work
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
@@ -49,15 +49,6 @@ def test_frames_carry_the_word_they_lie_in_and_bad_files_are_passed_over(tmp_pat
     assert len(nothing) == len(none) == 0
 
 
-def test_agreement_is_perfect_when_units_are_words_and_nil_when_they_say_nothing():
-    words = np.array(["a", "a", "b", "b", ""])
-    perfect = unit_word_agreement(np.array([0, 0, 1, 1, 2], np.int16), words)
-    assert perfect == {"word_purity": pytest.approx(1), "word_pnmi": pytest.approx(1)}
-    nil = unit_word_agreement(np.array([0, 1, 0, 1, 0], np.int16), words)
-    assert nil == {"word_purity": pytest.approx(0.5), "word_pnmi": pytest.approx(0)}
-    assert unit_word_agreement(np.array([0], np.int16), np.array([""])) == {}
-
-
 @pytest.mark.ray
 def test_two_fits_agree_and_everything_is_written(ray_cluster, tmp_path):
     make_corpus(tmp_path)
@@ -71,7 +62,14 @@ def test_two_fits_agree_and_everything_is_written(ray_cluster, tmp_path):
     quality = storage.read_json(tmp_path / "a/quality.json")
     assert quality["unit"]["frames"] == 75
     assert quality["unit"]["bitrate_bps"] == pytest.approx(25 * np.log2(6))
-    assert {"word_purity", "word_pnmi", "relative_distortion", "codebook_used"} <= set(quality["unit"])
+    assert {
+        "word_purity",
+        "word_cluster_purity",
+        "word_pnmi",
+        "entropy_bps",
+        "relative_distortion",
+        "codebook_used",
+    } <= set(quality["unit"])
 
 
 def test_the_text_tokenizer_has_a_token_for_every_training_word(tmp_path, monkeypatch):
