@@ -13,6 +13,7 @@ from data.audio import AudioError
 from data.manifest import Utterance
 from data.timing import frame_span
 from model.audio_tokenizers.base import tokenizer_class
+from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
 from model.config import FramesConfig
 from ray_jobs.tokenize_shard import load_wave
 

@@ -91,7 +91,8 @@ def test_music_codes_sound_like_the_music():
 
 def test_quality_names_distortion_use_and_bitrate(tokenizer):
     quality = tokenizer.quality(tokenizer.features(tone(440, 16000)))
-    assert set(quality) == {"relative_distortion", "bitrate_bps", "codebook_used", "entropy_bits"}
+    use = {"codebook_used", "entropy_bits", "perplexity"}
+    assert set(quality) == {"relative_distortion", "bitrate_bps", "entropy_bps", *use}
 
 
 def test_more_codebooks_leave_less_distortion():
