@@ -3,7 +3,9 @@
 import io
 import os
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -14,12 +16,24 @@ from data.timing import samples_to_seconds, seconds_to_samples
 
 MAX_DURATION_S = 600.0
 MAX_DECODED_BYTES = 256 * 2**20  # a small lying header must not ask for more, whatever the duration says
-MAX_FILE_BYTES = 512 * 2**20
+MAX_FILE_BYTES = 512 * 2**20  # of what is held in memory whole
+MAX_STREAMED_S = 24 * 3600.0
+MAX_STREAMED_BYTES = 16 * 2**30  # of a file that is read block by block
 MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 384_000
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3"})
 _BLOCK_FRAMES = 1 << 16
 _RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
+
+
+class Source(Protocol):
+    """An opened recording."""
+
+    rate_hz: int
+    channels: int
+
+    def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
+        """Float32 samples (n, channels) from `start_sample`, `num_samples` of them (None: all). Raises AudioError."""
 
 
 class AudioError(ValueError):
@@ -46,22 +60,38 @@ def load_audio(
     `PATH#bytes=START-END` is the audio in bytes [START, END) of a file, e.g. of an uncompressed tar.
     Raises AudioError with reason missing, unreadable, too_large, or what `decode_audio` names.
     """
-    inside = _RANGE.fullmatch(path)
-    if inside and not os.path.exists(path):  # a file may be called like that
-        content = _read_range(inside["path"], int(inside["start"]), int(inside["end"]))
-        return decode_audio(content, sample_rate, offset_s, duration_s, max_duration_s)
-    if storage.is_url(path):
-        return decode_audio(_download(path), sample_rate, offset_s, duration_s, max_duration_s)
-    if not os.path.exists(path):
-        raise AudioError("missing", f"no file at {path}")
-    if not os.path.isfile(path):
-        raise AudioError("not_audio", f"{path} is no regular file")
-    _check_file_bytes(os.path.getsize(path))
-    try:
-        with open(path, "rb") as handle:
-            return _decode(handle, sample_rate, offset_s, duration_s, max_duration_s)
-    except OSError as error:
-        raise AudioError("unreadable", str(error)) from error
+    # Of a whole object every byte is needed; of a span only those that the decoder seeks.
+    whole = not offset_s and duration_s is None
+    with _open_path(path, whole) as handle:
+        return _decode(handle, sample_rate, offset_s, duration_s, max_duration_s)
+
+
+def iter_blocks(
+    path: str,
+    sample_rate: int,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    max_duration_s: float = MAX_STREAMED_S,
+) -> Iterator[np.ndarray]:
+    """The samples that `load_audio` gives, in blocks (n,) of some seconds: memory does not grow with the recording.
+
+    Resampled as a stream: against `load_audio` samples differ by rounding alone. Raises AudioError like `load_audio`.
+    """
+    with _open_path(path, whole=False) as handle, _opened(handle) as source:
+        stream: soxr.ResampleStream | None = None
+        empty = True
+        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s):
+            empty = False
+            if source.rate_hz != sample_rate:
+                stream = stream or soxr.ResampleStream(source.rate_hz, sample_rate, 1, dtype="float32")
+                block = stream.resample_chunk(block)
+            if block.size:
+                yield block
+        if empty:
+            raise AudioError("empty", f"no samples at offset {offset_s} s")
+        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True) if stream else np.zeros(0, np.float32)
+        if rest.size:
+            yield rest
 
 
 def decode_audio(
@@ -71,7 +101,7 @@ def decode_audio(
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
 ) -> np.ndarray:
-    """Mono float32 samples (N,) at `sample_rate` of encoded audio (wav, flac, ogg, mp3, aiff).
+    """Mono float32 samples (N,) at `sample_rate` of encoded audio (wav, flac, ogg, mp3, aiff, m4a, webm, aac).
 
     Raises AudioError with reason empty, not_audio, bad_rate, bad_channels, too_long, too_large, nan or undecodable.
     """
@@ -100,6 +130,42 @@ def write_wav(path: str, wave: np.ndarray, sample_rate: int) -> None:
     storage.write_bytes(path, wav_bytes(wave, sample_rate))
 
 
+@contextmanager
+def _open_path(path: str, whole: bool) -> Iterator[Any]:
+    """A seekable file of a local path, a URL or a range of either; `whole`: every byte will be read."""
+    inside = _RANGE.fullmatch(path)
+    if inside and not os.path.exists(path):  # a file may be called like that
+        yield io.BytesIO(_read_range(inside["path"], int(inside["start"]), int(inside["end"])))
+    elif storage.is_url(path):
+        with _open_url(path, whole) as handle:
+            yield handle
+    elif not os.path.exists(path):
+        raise AudioError("missing", f"no file at {path}")
+    elif not os.path.isfile(path):
+        raise AudioError("not_audio", f"{path} is no regular file")
+    else:
+        _check_file_bytes(os.path.getsize(path), MAX_STREAMED_BYTES)
+        try:
+            handle = open(path, "rb")  # noqa: SIM115 (closed below; only opening it may raise what is caught here)
+        except OSError as error:
+            raise AudioError("unreadable", str(error)) from error
+        with handle:
+            yield handle
+
+
+def _open_url(url: str, whole: bool) -> Any:
+    try:
+        if not whole:
+            return storage.open_seekable(url)
+        content = storage.read_bytes(url)
+    except FileNotFoundError:
+        raise AudioError("missing", f"nothing at {url}") from None
+    except Exception as error:  # every fsspec backend raises its own kinds
+        raise AudioError("unreadable", f"{url}: {error}") from error
+    _check_file_bytes(len(content))
+    return io.BytesIO(content)
+
+
 def _read_range(path: str, start_byte: int, end_byte: int) -> bytes:
     """Bytes [start_byte, end_byte) of a file or URL, all of them."""
     _check_file_bytes(end_byte - start_byte)
@@ -115,77 +181,136 @@ def _read_range(path: str, start_byte: int, end_byte: int) -> bytes:
     return content
 
 
-def _download(url: str) -> bytes:
-    try:
-        return storage.read_bytes(url)
-    except FileNotFoundError:
-        raise AudioError("missing", f"nothing at {url}") from None
-    except Exception as error:  # every fsspec backend raises its own kinds
-        raise AudioError("unreadable", f"{url}: {error}") from error
-
-
-def _check_file_bytes(size_bytes: int) -> None:
+def _check_file_bytes(size_bytes: int, limit_bytes: int | None = None) -> None:
+    limit_bytes = MAX_FILE_BYTES if limit_bytes is None else limit_bytes
     if size_bytes <= 0:
         raise AudioError("empty", "the file has no bytes")
-    if size_bytes > MAX_FILE_BYTES:
-        raise AudioError("too_large", f"{size_bytes} bytes, at most {MAX_FILE_BYTES} are read")
+    if size_bytes > limit_bytes:
+        raise AudioError("too_large", f"{size_bytes} bytes, at most {limit_bytes} are read")
+
+
+@contextmanager
+def _opened(handle: Any) -> Iterator[Source]:
+    """The decoder that knows the format: libsndfile, else FFmpeg's. Raises AudioError not_audio and unreadable."""
+    watched = _Watched(handle)
+    try:
+        try:
+            sound = soundfile.SoundFile(watched)
+        except (soundfile.SoundFileError, ValueError, TypeError) as error:
+            from data.audio_container import open_container  # FFmpeg is loaded only for what libsndfile does not know
+
+            with open_container(watched, str(error)) as container:
+                yield container
+        else:
+            with sound:
+                if sound.format not in FORMATS:
+                    known = ", ".join(sorted(FORMATS))
+                    raise AudioError("not_audio", f"format {sound.format} is not read; give one of {known}")
+                yield _SoundFileSource(sound)
+    except AudioError:
+        watched.check()  # the better reason
+        raise
+    watched.check()
 
 
 def _decode(
     handle: Any, sample_rate: int, offset_s: float, duration_s: float | None, max_duration_s: float
 ) -> np.ndarray:
-    try:
-        sound = soundfile.SoundFile(handle)
-    except (soundfile.SoundFileError, ValueError, TypeError) as error:
-        raise AudioError("not_audio", str(error)) from error
-    with sound:
-        _check_header(sound)
-        wave = _read_mono(sound, offset_s, duration_s, max_duration_s)
-        from_rate = sound.samplerate
-    if not wave.size:
+    with _opened(handle) as source:
+        blocks: list[np.ndarray] = []
+        decoded_bytes = 0
+        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s):
+            decoded_bytes += block.size * source.channels * 4
+            if decoded_bytes > MAX_DECODED_BYTES:
+                raise AudioError("too_large", f"decodes to more than {MAX_DECODED_BYTES} bytes")
+            blocks.append(block)
+    if not blocks:
         raise AudioError("empty", f"no samples at offset {offset_s} s")
-    if not np.isfinite(wave).all():
-        raise AudioError("nan", "the samples hold NaN or infinity")
-    return resample(wave, from_rate, sample_rate)
+    return resample(np.concatenate(blocks), source.rate_hz, sample_rate)
 
 
-def _check_header(sound: soundfile.SoundFile) -> None:
-    if sound.format not in FORMATS:
-        raise AudioError("not_audio", f"format {sound.format} is not read; give one of {', '.join(sorted(FORMATS))}")
-    if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
-        raise AudioError("bad_rate", f"{sound.samplerate} Hz, expected {MIN_RATE_HZ} to {MAX_RATE_HZ}")
-    if not 1 <= sound.channels <= MAX_CHANNELS:
-        raise AudioError("bad_channels", f"{sound.channels} channels, expected 1 to {MAX_CHANNELS}")
-
-
-def _read_mono(
-    sound: soundfile.SoundFile, offset_s: float, duration_s: float | None, max_duration_s: float
-) -> np.ndarray:
-    """Samples (N,) of the asked span, counted while decoding: headers may lie about the length."""
-    rate = sound.samplerate
+def _mono_blocks(
+    source: Source, offset_s: float, duration_s: float | None, max_duration_s: float
+) -> Iterator[np.ndarray]:
+    """Samples (n,) of the asked span block by block, counted while decoding: headers may lie about the length."""
+    rate = source.rate_hz
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise AudioError("bad_rate", f"{rate} Hz, expected {MIN_RATE_HZ} to {MAX_RATE_HZ}")
+    if not 1 <= source.channels <= MAX_CHANNELS:
+        raise AudioError("bad_channels", f"{source.channels} channels, expected 1 to {MAX_CHANNELS}")
     limit = seconds_to_samples(max_duration_s, rate)
     wanted = None if duration_s is None else seconds_to_samples(duration_s, rate)
     if wanted is not None and wanted > limit:
         raise AudioError("too_long", f"{duration_s:.1f} s asked, at most {max_duration_s:.1f} s are read")
-    blocks: list[np.ndarray] = []
     total = 0
-    try:
-        start = seconds_to_samples(offset_s, rate)
-        if start and start >= sound.frames:
-            return np.zeros(0, np.float32)
-        if start:
-            sound.seek(start)
-        while wanted is None or total < wanted:
-            ask = _BLOCK_FRAMES if wanted is None else min(_BLOCK_FRAMES, wanted - total)
-            block_NC = sound.read(ask, dtype="float32", always_2d=True)
-            if not len(block_NC):
-                break
-            total += len(block_NC)
-            if total > limit:
-                raise AudioError("too_long", f"longer than {samples_to_seconds(limit, rate):.1f} s")
-            if total * sound.channels * 4 > MAX_DECODED_BYTES:
-                raise AudioError("too_large", f"decodes to more than {MAX_DECODED_BYTES} bytes")
-            blocks.append(block_NC.mean(axis=1, dtype=np.float32))
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError("undecodable", str(error)) from error
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    for block_NC in source.blocks(seconds_to_samples(offset_s, rate), wanted):
+        total += len(block_NC)
+        if total > limit:
+            raise AudioError("too_long", f"longer than {samples_to_seconds(limit, rate):.1f} s")
+        block = block_NC.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(block).all():
+            raise AudioError("nan", "the samples hold NaN or infinity")
+        yield block
+
+
+class _SoundFileSource:
+    """What libsndfile reads."""
+
+    def __init__(self, sound: soundfile.SoundFile) -> None:
+        self.sound = sound
+        self.rate_hz = sound.samplerate
+        self.channels = sound.channels
+
+    def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
+        """Float32 samples (n, channels) from `start_sample`."""
+        total = 0
+        try:
+            if start_sample and start_sample >= self.sound.frames:
+                return
+            if start_sample:
+                self.sound.seek(start_sample)
+            while num_samples is None or total < num_samples:
+                ask = _BLOCK_FRAMES if num_samples is None else min(_BLOCK_FRAMES, num_samples - total)
+                block_NC = self.sound.read(ask, dtype="float32", always_2d=True)
+                if not len(block_NC):
+                    return
+                total += len(block_NC)
+                yield block_NC
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError("undecodable", str(error)) from error
+
+
+class _Watched:
+    """A file that keeps the exception which a decoder, called back from C, would take for the end of the file."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.error: Exception | None = None
+
+    def check(self) -> None:
+        """Raise AudioError unreadable if a read has failed."""
+        if self.error is not None:
+            raise AudioError("unreadable", str(self.error)) from self.error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of a file."""
+        return self._call(self.handle.seek, offset, whence)
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._call(self.handle.tell)
+
+    def read(self, size: int) -> bytes:
+        """As of a file."""
+        return self._call(self.handle.read, size, failed=b"")
+
+    def readinto(self, buffer: Any) -> int:
+        """As of a file."""
+        return self._call(self.handle.readinto, buffer)
+
+    def _call(self, act: Any, *arguments: Any, failed: Any = 0) -> Any:
+        try:
+            return act(*arguments)
+        except Exception as error:  # every fsspec backend raises its own kinds
+            self.error = error
+            return failed

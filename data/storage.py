@@ -88,6 +88,11 @@ def read_range(path: str | Path, start_byte: int, end_byte: int) -> bytes:
     return content
 
 
+def open_seekable(path: str | Path) -> Any:
+    """A binary file-like object that reads and seeks in an object without fetching it whole; the caller closes it."""
+    return fsspec.open(str(path), "rb").open()
+
+
 def read_text(path: str | Path) -> str:
     """The whole object as UTF-8."""
     return read_bytes(path).decode()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import audio, storage
-from data.audio import AudioError, decode_audio, load_audio, resample, wav_bytes, write_wav
+from data.audio import AudioError, decode_audio, iter_blocks, load_audio, resample, wav_bytes, write_wav
 
 
 def tone(duration_s: float = 0.5, sample_rate: int = 16000) -> np.ndarray:
@@ -131,3 +131,31 @@ def test_broken_files_give_sound_or_a_reason(format: str, data: st.DataObject) -
     else:
         assert outcome.size
         assert np.isfinite(outcome).all()
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(16000, 16000), (44100, 16000), (8000, 24000)])
+def test_blocks_are_the_whole_in_pieces(tmp_path: Path, scheme: str, from_rate: int, to_rate: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * from_rate).astype(np.float32)
+    path = str(tmp_path / "a.wav") if scheme == "file" else f"memory://{tmp_path.name}/a.wav"
+    write_wav(path, noise, from_rate)
+    blocks = list(iter_blocks(path, to_rate, offset_s=0.5))
+    whole = load_audio(path, to_rate, offset_s=0.5)
+    assert len(blocks) > 1
+    assert abs(sum(map(len, blocks)) - len(whole)) <= 1
+    shared = min(sum(map(len, blocks)), len(whole))
+    np.testing.assert_allclose(np.concatenate(blocks)[:shared], whole[:shared], atol=2e-4)
+
+
+def test_a_storage_that_fails_midway_is_no_end_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            if self.tell() > 100_000:
+                raise OSError("connection reset")
+            return super().readinto(buffer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage, "open_seekable", lambda url: Failing(wav_bytes(np.zeros(200_000), 16000)))
+    with pytest.raises(AudioError, match="unreadable: connection reset"):
+        load_audio("memory://a.wav", 16000, offset_s=0.1)
+    with pytest.raises(AudioError, match="unreadable: connection reset"):
+        list(iter_blocks("memory://a.wav", 16000))

@@ -1,0 +1,103 @@
+"""Formats that libsndfile does not read; the files are made here, by the encoders of PyAV."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import audio
+from data.audio import AudioError, decode_audio, iter_blocks, load_audio
+
+RATE = 48000
+FORMATS = {"m4a": ("ipod", "aac"), "mp4": ("mp4", "aac"), "aac": ("adts", "aac"), "alac": ("ipod", "alac")}
+FORMATS |= {"webm": ("webm", "libopus"), "mkv": ("matroska", "flac"), "opus_mp4": ("mp4", "libopus")}
+
+
+def burst(duration_s: float = 1.0, at_s: float = 0.5) -> np.ndarray:
+    """A tone that swells and fades around `at_s`."""
+    time_N = np.arange(int(duration_s * RATE)) / RATE
+    return (0.5 * np.sin(2 * np.pi * 440 * time_N) * np.exp(-((time_N - at_s) ** 2) * 200)).astype(np.float32)
+
+
+def encoded(wave_N: np.ndarray, name: str, layout: str = "mono") -> bytes:
+    container_name, codec = FORMATS[name]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container_name) as container:
+        stream = container.add_stream(codec, rate=RATE, layout=layout)
+        waves_CN = np.repeat(wave_N[None], stream.layout.nb_channels, axis=0)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waves_CN), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        context = stream.codec_context
+        fit = av.AudioResampler(context.format, layout, RATE, frame_size=context.frame_size or None)
+        for piece in (*fit.resample(frame), *fit.resample(None), None):
+            container.mux(stream.encode(piece))
+    return buffer.getvalue()
+
+
+def reason_of(content: bytes, **options: float) -> str:
+    with pytest.raises(AudioError) as caught:
+        decode_audio(content, 16000, **options)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_container_gives_the_sound_at_its_place(name: str) -> None:
+    wave = decode_audio(encoded(burst(), name, "stereo"), RATE)
+    assert wave.dtype == np.float32
+    assert RATE <= len(wave) <= RATE + 2200  # the last frame may be padded, bare AAC knows nothing of its priming
+    power_N = np.convolve(wave**2, np.ones(480), "same")
+    late = 1024 if name == "aac" else 0
+    assert abs(int(power_N.argmax()) - late - RATE // 2) < 200
+    assert 0.4 < np.abs(wave).max() < 0.6
+    assert len(decode_audio(encoded(burst(), name), 16000)) == pytest.approx(16000, abs=800)
+
+
+@pytest.mark.parametrize("name", ["m4a", "webm"])
+def test_a_span_is_the_slice_of_the_whole(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(encoded(burst(), name))
+    whole = load_audio(str(path), RATE)
+    for start, end in [(0, 1000), (7, 8), (20000, 31001), (47000, 99000)]:
+        part = load_audio(str(path), RATE, start / RATE, (end - start) / RATE)
+        np.testing.assert_array_equal(part, whole[start:end])
+    np.testing.assert_array_equal(np.concatenate(list(iter_blocks(str(path), RATE))), whole)
+
+
+def test_the_bounds_hold_for_containers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(burst(), "m4a")
+    assert reason_of(content, max_duration_s=0.5) == "too_long"
+    assert reason_of(content, offset_s=2.0) == "empty"
+    assert reason_of(encoded(burst(), "webm")[:40]) in ("not_audio", "empty")
+    monkeypatch.setattr(audio, "MAX_CHANNELS", 1)
+    assert reason_of(encoded(burst(), "m4a", "stereo")) == "bad_channels"
+    monkeypatch.setattr(audio, "MAX_DECODED_BYTES", 1000)
+    assert reason_of(content) == "too_large"
+
+
+def test_a_playlist_that_names_other_files_is_no_audio() -> None:
+    for content in (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", b"ffconcat version 1.0\nfile /etc/hostname\n"):
+        assert reason_of(content * 20) == "not_audio"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["m4a", "webm", "aac"]), st.data())
+def test_broken_containers_give_sound_or_a_reason(name: str, data: st.DataObject) -> None:
+    content = bytearray(BROKEN.setdefault(name, encoded(burst(0.1, 0.05), name)))
+    for _ in range(data.draw(st.integers(0, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(len(content) // 2, len(content)))]
+    try:
+        wave = decode_audio(bytes(content), 16000)
+    except AudioError as error:
+        assert error.reason in ("not_audio", "empty", "undecodable", "bad_rate", "bad_channels", "nan")
+    else:
+        assert wave.size
+        assert np.isfinite(wave).all()
+
+
+BROKEN: dict[str, bytes] = {}
