@@ -80,7 +80,9 @@ class _ContainerSource:
     def _samples(self, frame: Any) -> np.ndarray:
         if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
             seen = f"{frame.sample_rate} Hz and {frame.layout.nb_channels} channels"
-            raise AudioError("undecodable", f"begins with {self.rate_hz} Hz, {self.channels} channels, goes on at {seen}")
+            raise AudioError(
+                "undecodable", f"begins with {self.rate_hz} Hz, {self.channels} channels, goes on at {seen}"
+            )
         array = frame.to_ndarray()
         samples_NC = array.T if frame.format.is_planar else array.reshape(-1, self.channels)
         if samples_NC.dtype.kind == "f":

@@ -16,6 +16,11 @@ def seconds_to_samples(time_s: float, sample_rate: int) -> int:
     return round_half_up(time_s * sample_rate)
 
 
+def written_seconds(time_s: float) -> float:
+    """A time as manifests state it: to a tenth of a millisecond."""
+    return round(time_s, 4)
+
+
 def samples_to_seconds(num_samples: int, sample_rate: int) -> float:
     """Duration of `num_samples` in seconds."""
     return num_samples / sample_rate

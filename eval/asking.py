@@ -11,6 +11,7 @@ import numpy as np
 
 from data import storage
 from data.audio import AudioError, load_audio, wav_bytes
+from data.timing import seconds_to_samples
 from eval.corpus import EvalCorpus
 from eval.tasks.base import Answer, Request
 from eval.tasks.chain import SILENCE
@@ -83,7 +84,7 @@ def _ask(
 def _sound(audio: str, corpus: EvalCorpus, sample_rate: int) -> np.ndarray:
     """The samples (N,) that a request sends."""
     if audio == SILENCE:
-        return np.zeros(round(SILENCE_S * sample_rate), np.float32)
+        return np.zeros(seconds_to_samples(SILENCE_S, sample_rate), np.float32)
     utterance = corpus.utterances[audio]
     return load_audio(corpus.audio(audio), sample_rate, utterance.offset, utterance.duration)
 

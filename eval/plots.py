@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.signal import stft
 
+from data.timing import seconds_to_samples
+
 matplotlib.rcParams["svg.hashsalt"] = "antiphon"  # ids inside an SVG repeat from run to run
 INK, ACCENT, SECOND = "#334155", "#0f766e", "#b45309"
 WINDOW_S, HOP_S, FLOOR_DB, TOP_HZ = 0.025, 0.010, -70.0, 8000.0
@@ -25,7 +27,7 @@ def audio_url(wav: bytes) -> str:
 
 def spectrogram(wave: np.ndarray, sample_rate: int) -> str | None:
     """A log-power spectrogram (JPEG) of a mono wave; None where it is shorter than one 25 ms window."""
-    window, hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)
+    window, hop = seconds_to_samples(WINDOW_S, sample_rate), seconds_to_samples(HOP_S, sample_rate)
     if len(wave) < window:
         return None
     _, _, spectrum_FT = stft(wave, sample_rate, nperseg=window, noverlap=window - hop, nfft=512, padded=False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.timing import seconds_to_samples
 from model.audio_tokenizers.features import MEL_WINDOW_S, NUM_MELS, hop_samples, mel_fft_samples, mel_filters
 
 MAGNITUDE_UPDATES = 20
@@ -53,7 +54,7 @@ def _filters_and_inverse(sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
 def _griffin_lim(magnitude_ST: torch.Tensor, sample_rate: int, iterations: int) -> torch.Tensor:
     """Samples whose spectrum has these magnitudes. Frame t of the analysis is centred on (t + 1/2) hops."""
     hop, fft_samples = hop_samples(sample_rate), mel_fft_samples(sample_rate)
-    window_samples = round(MEL_WINDOW_S * sample_rate)
+    window_samples = seconds_to_samples(MEL_WINDOW_S, sample_rate)
     window_W = torch.hann_window(window_samples)
     # `features` divides by the window's sum; torch does not.
     target_ST = magnitude_ST * window_W.sum()

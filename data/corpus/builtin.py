@@ -17,6 +17,7 @@ from data.corpus.questions import draw_questions
 from data.corpus.texts import SplitTexts, digit_string, sentence
 from data.errors import InputError
 from data.manifest import Utterance
+from data.timing import samples_to_seconds, written_seconds
 
 RATES_WPM = (150, 185)
 PITCHES = (42, 58)
@@ -97,7 +98,7 @@ def make_music(config: BuiltinCorpus, seed: int, folder: str) -> Iterator[Uttera
             yield Utterance(
                 id=identity,
                 audio_filepath=path,
-                duration=round(len(wave) / config.sample_rate, 4),
+                duration=written_seconds(samples_to_seconds(len(wave), config.sample_rate)),
                 kind="music",
                 caption=caption_of(attributes),
                 split=split,

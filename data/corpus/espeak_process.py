@@ -17,7 +17,7 @@ import numpy as np
 
 from data import storage
 from data.audio import resample, write_wav
-from data.timing import samples_to_seconds
+from data.timing import samples_to_seconds, seconds_to_samples, written_seconds
 
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples come through the callback, before espeak_Synth returns
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
@@ -101,7 +101,7 @@ def trim_end(samples_N: np.ndarray, sample_rate: int) -> np.ndarray:
     loud = np.flatnonzero(np.abs(samples_N.astype(np.int32)) > _SILENCE * np.abs(samples_N.astype(np.int32)).max())
     if not loud.size:
         return samples_N
-    return samples_N[: loud[-1] + 1 + round(_END_PAD_S * sample_rate)]
+    return samples_N[: loud[-1] + 1 + seconds_to_samples(_END_PAD_S, sample_rate)]
 
 
 def word_spans(text: str, starts_s: list[float], duration_s: float) -> list[list[Any]] | None:
@@ -109,8 +109,8 @@ def word_spans(text: str, starts_s: list[float], duration_s: float) -> list[list
     words = text.split()
     if len(words) != len(starts_s):
         return None
-    bounds = np.minimum(np.maximum.accumulate([*starts_s, duration_s]), duration_s).round(4).tolist()
-    return [[word, bounds[index], bounds[index + 1]] for index, word in enumerate(words)]
+    bounds = np.minimum(np.maximum.accumulate([*starts_s, duration_s]), duration_s).tolist()
+    return [[word, written_seconds(bounds[index]), written_seconds(bounds[index + 1])] for index, word in enumerate(words)]
 
 
 def make_item(synthesizer: Synthesizer, item: dict[str, Any], folder: str, sample_rate: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def make_item(synthesizer: Synthesizer, item: dict[str, Any], folder: str, sampl
     trimmed_N = trim_end(samples_N, synthesizer.sample_rate).astype(np.float32) / 32768
     wave_N = resample(trimmed_N, synthesizer.sample_rate, sample_rate)
     write_wav(storage.join(folder, item["path"]), wave_N, sample_rate)
-    duration_s = round(samples_to_seconds(len(wave_N), sample_rate), 4)
+    duration_s = written_seconds(samples_to_seconds(len(wave_N), sample_rate))
     return {"path": item["path"], "duration": duration_s, "words": word_spans(item["text"], starts_s, duration_s)}
 
 

@@ -7,6 +7,8 @@ import random
 
 import numpy as np
 
+from data.timing import seconds_to_samples
+
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "tempo": ("slow", "medium", "fast"),
     "register": ("low", "middle", "high"),
@@ -65,15 +67,15 @@ def synthesize_music(
     attributes: dict[str, str], rng: np.random.Generator, duration_s: float = 2.4, sample_rate: int = SAMPLE_RATE
 ) -> np.ndarray:
     """A clip (N,), float32 in [-1, 1]: notes of one scale, with pitch, tempo and level varied by `rng`."""
-    num_samples = round(duration_s * sample_rate)
+    num_samples = seconds_to_samples(duration_s, sample_rate)
     note_s = 1.0 / (_NOTES_PER_S[attributes["tempo"]] * rng.uniform(0.95, 1.05))
     base_hz = _BASE_HZ[attributes["register"]] * rng.uniform(0.9, 1.1)
     starts_s = np.arange(0.0, duration_s, note_s)
     pitches_hz = base_hz * 2 ** (_melody(attributes["direction"], len(starts_s), rng) / 12)
     wave_N = np.zeros(num_samples)
     for start_s, pitch_hz in zip(starts_s, pitches_hz, strict=True):
-        start = round(start_s * sample_rate)
-        length = min(round(note_s * sample_rate), num_samples - start)
+        start = seconds_to_samples(start_s, sample_rate)
+        length = min(seconds_to_samples(note_s, sample_rate), num_samples - start)
         wave_N[start : start + length] += _note(attributes["instrument"], pitch_hz, length, sample_rate)
     wave_N *= 0.5 / max(np.abs(wave_N).max(), 1e-9)
     if attributes["drums"] == "with":
@@ -95,7 +97,7 @@ def _note(instrument: str, pitch_hz: float, length: int, sample_rate: int) -> np
     harmonics, decay_s, attack_s = _TIMBRES[instrument]
     time_N = np.arange(length) / sample_rate
     envelope_N = np.exp(-time_N / decay_s) * np.minimum(1.0, time_N / attack_s)
-    release = min(length, round(0.01 * sample_rate))
+    release = min(length, seconds_to_samples(0.01, sample_rate))
     envelope_N[length - release :] *= np.linspace(1.0, 0.0, release)
     stretch = 1.007 if instrument == "bell" else 1.0  # a bell's partials are not whole multiples
     vibrato_N = 0.3 * np.sin(2 * np.pi * 5.5 * time_N) if instrument in ("violin", "flute") else 0.0
@@ -110,10 +112,10 @@ def _note(instrument: str, pitch_hz: float, length: int, sample_rate: int) -> np
 def _drums(num_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """A kick twice a second and a noisy snare between."""
     wave_N = np.zeros(num_samples)
-    hit_N = np.arange(min(round(0.15 * sample_rate), num_samples)) / sample_rate
+    hit_N = np.arange(min(seconds_to_samples(0.15, sample_rate), num_samples)) / sample_rate
     kick_N = np.sin(2 * np.pi * 60 * hit_N) * np.exp(-hit_N / 0.05)
     for beat in range(int(4 * num_samples / sample_rate) + 1):
-        start = round(beat * 0.25 * sample_rate)
+        start = seconds_to_samples(beat * 0.25, sample_rate)
         length = min(len(hit_N), num_samples - start)
         if length > 0:
             snare_N = rng.normal(0, 0.35, len(hit_N)) * np.exp(-hit_N / 0.03)

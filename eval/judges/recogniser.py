@@ -19,6 +19,7 @@ import numpy as np
 from data import storage
 from data.audio import resample
 from data.errors import InputError
+from data.timing import seconds_to_samples
 from eval.judges.base import judge_id
 from eval.judges.language_model import bigram_arpa
 from eval.metrics.wer import NORMALIZATION, normalize
@@ -76,7 +77,7 @@ def level(wave: np.ndarray, utterance_id: str) -> np.ndarray:
     digest = hashlib.sha256(utterance_id.encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     peak = float(np.abs(wave).max()) if wave.size else 0.0
-    padded = np.pad(wave.astype(np.float64) * (PEAK / peak if peak > 0 else 0.0), round(PAD_S * SAMPLE_RATE))
+    padded = np.pad(wave.astype(np.float64) * (PEAK / peak if peak > 0 else 0.0), seconds_to_samples(PAD_S, SAMPLE_RATE))
     noisy = padded + generator.normal(0.0, NOISE_SIGMA, padded.size)
     return np.clip(np.round(noisy), -32768, 32767).astype(np.int16)
 

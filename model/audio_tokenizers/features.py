@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 
 from data.errors import InputError
-from data.timing import samples_to_frames
+from data.timing import samples_to_frames, seconds_to_samples
 
 ANALYSIS_RATE_HZ = 100
 MFCC_WINDOW_S, MEL_WINDOW_S = 0.025, 0.05
@@ -46,7 +46,7 @@ def frames_per_code(frame_rate_hz: float) -> int:
 
 def mel_fft_samples(sample_rate: int) -> int:
     """Length of the transform behind `log_mel`: the power of two that holds its window."""
-    return _power_of_two(round(MEL_WINDOW_S * sample_rate))
+    return _power_of_two(seconds_to_samples(MEL_WINDOW_S, sample_rate))
 
 
 @lru_cache(maxsize=16)
@@ -71,7 +71,7 @@ def mfcc39(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float) -> np.nda
     wave_N = np.asarray(wave_N, dtype=np.float64)
     wave_N = wave_N * (_LEVEL / max(np.sqrt(np.square(wave_N).mean()), 1e-4))  # so that the floor lies as deep in all
     sharpened_N = np.append(wave_N[:1], wave_N[1:] - _PREEMPHASIS * wave_N[:-1])
-    window = round(MFCC_WINDOW_S * sample_rate)
+    window = seconds_to_samples(MFCC_WINDOW_S, sample_rate)
     group = frames_per_code(frame_rate_hz)
     power_FS = _spectrum(sharpened_N, sample_rate, num_frames * group, window, _power_of_two(window)) ** 2
     mel_FM = power_FS @ mel_filters(sample_rate, _power_of_two(window), CEPSTRAL_MELS)
@@ -89,7 +89,7 @@ def log_mel(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float = ANALYSI
     if not num_frames:
         return np.zeros((0, NUM_MELS))
     group = frames_per_code(frame_rate_hz)
-    window = round(MEL_WINDOW_S * sample_rate)
+    window = seconds_to_samples(MEL_WINDOW_S, sample_rate)
     fft_samples = mel_fft_samples(sample_rate)
     magnitude_FS = _spectrum(np.asarray(wave_N, np.float64), sample_rate, num_frames * group, window, fft_samples)
     mel_FM = magnitude_FS @ mel_filters(sample_rate, fft_samples, NUM_MELS)

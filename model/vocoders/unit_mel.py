@@ -14,6 +14,7 @@ from torch import nn
 
 from data import storage
 from data.errors import InputError
+from data.timing import seconds_to_samples
 from model.audio_tokenizers.features import NUM_MELS, frames_per_code, hop_samples
 from model.mel_inversion import mel_to_wave
 from model.vocoders.base import CONFIG_NAME, DURATIONS, FORMAT_VERSION, WEIGHTS_NAME, Streams
@@ -141,7 +142,7 @@ class UnitMelVocoder:
     def stream(self, chunks: Iterable[Streams], voice: str | None = None) -> Iterator[np.ndarray]:
         """Pieces of sound, each made with the codes before it as context and cross-faded into the last."""
         past_T = np.zeros(0, np.int64)
-        fade = round(CROSSFADE_S * self.sample_rate)
+        fade = seconds_to_samples(CROSSFADE_S, self.sample_rate)
         held_N = np.zeros(0, np.float32)
         for chunk in chunks:
             codes_T = self._codes(chunk)
