@@ -69,10 +69,14 @@ class TokenizeConfig(Frozen):
 
     shard_utterances: int = Field(512, ge=1, description="utterances of one Parquet shard")
     max_duration_s: float = Field(600.0, gt=0, description="a longer recording is quarantined")
+    batch_seconds: float = Field(
+        60.0, gt=0, description="padded audio of one encoder batch, in seconds; a longer utterance is a batch alone"
+    )
     max_bad_fraction: float = placement(0.05, "above this share of quarantined rows the job exits 3", ge=0, le=1)
     num_workers: int = placement(2, "actors that decode and encode", ge=1)
-    num_cpus: float = placement(1.0, "CPUs of one actor", ge=0)
+    num_cpus: float = placement(1.0, "CPUs of one actor: so many threads decode, beside the encoder's one", ge=0)
     num_gpus: float = placement(0.0, "GPUs of one actor", ge=0)
+    stall_s: float = placement(1800.0, "without progress for so long the job fails and says where", gt=0)
 
 
 class GrammarConfig(Frozen):

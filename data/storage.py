@@ -10,8 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
@@ -40,17 +41,29 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         with fsspec.open(str(path), "wb") as handle:
             handle.write(content)
         return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    with writing(path) as handle:
+        handle.write(content)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write one whole object into, piece by piece; it appears when the block ends without an error."""
+    target = None if is_url(path) else Path(path)
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}." if target else None
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent if target else None, prefix=prefix)
     try:
         with os.fdopen(descriptor, "wb") as handle:
-            handle.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
+            yield handle
+        if target:
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        else:
+            filesystem, inner = fsspec.core.url_to_fs(str(path))
+            filesystem.put_file(temporary, inner)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -65,7 +78,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with writing(path) as handle:
+        for row in rows:
+            handle.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def read_bytes(path: str | Path) -> bytes:

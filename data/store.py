@@ -16,7 +16,7 @@ tokenizer_id}}}.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from data.errors import InputError
 METADATA_KEY = b"antiphon"
 DURATIONS = "_durations"
 SHARDS = "shards"
+ROW_GROUP_ROWS = 512
 _WORD = pa.struct([("word", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])
 _FIELDS = {
     "id": pa.string(),
@@ -115,25 +116,30 @@ class TokenStore:
 
 
 def write_shard(path: str, rows: Iterable[Record], streams_meta: Mapping[str, StreamInfo]) -> None:
-    """Write one whole shard. The same rows give the same bytes. Raises ValueError for a stream without metadata."""
-    storage.write_bytes(path, shard_bytes(list(rows), streams_meta))
+    """Write one whole shard. The same rows give the same bytes. Raises ValueError for a stream without metadata.
 
-
-def shard_bytes(rows: Sequence[Record], streams_meta: Mapping[str, StreamInfo]) -> bytes:
-    """The Parquet file of `rows`."""
-    unknown = {name for row in rows for name in row.streams} - set(streams_meta)
+    Row groups are bounded, for the sake of memory here and with every reader.
+    """
+    records = list(rows)
+    unknown = {name for record in records for name in record.streams} - set(streams_meta)
     if unknown:
         raise ValueError(f"streams {sorted(unknown)} have no metadata: known are {sorted(streams_meta)}")
+    deduplicated = {name for record in records for name in record.durations}
+    first = _table(records[:ROW_GROUP_ROWS], streams_meta, deduplicated)
+    with storage.writing(path) as handle, pq.ParquetWriter(handle, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for start in range(ROW_GROUP_ROWS, len(records), ROW_GROUP_ROWS):
+            writer.write_table(_table(records[start : start + ROW_GROUP_ROWS], streams_meta, deduplicated))
+
+
+def _table(rows: Sequence[Record], streams_meta: Mapping[str, StreamInfo], deduplicated: Set[str]) -> pa.Table:
     columns = {name: pa.array(_column(rows, name), kind) for name, kind in _FIELDS.items()}
     for name in sorted(streams_meta):
         columns[name] = _codes_column([row.streams.get(name) for row in rows])
-        if any(name in row.durations for row in rows):
+        if name in deduplicated:
             columns[name + DURATIONS] = _codes_column([row.durations.get(name) for row in rows])
     meta = {"streams": {name: asdict(streams_meta[name]) for name in sorted(streams_meta)}}
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(meta).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(meta).encode()})
 
 
 def _column(rows: Sequence[Record], name: str) -> list[Any]:

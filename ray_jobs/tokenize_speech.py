@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from data import storage
@@ -14,13 +16,18 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_graph import tokenize_shards
-from ray_jobs.tokenize_shard import ATTEMPTS, PARTS, ShardPlan, plan_shards
+from ray_jobs.tokenize_log import TokenizeLog
+from ray_jobs.tokenize_plan import ShardPlan, plan_shards
+from ray_jobs.tokenize_shard import ATTEMPTS, PARTS
 
 log = logging.getLogger("antiphon")
 
 
 def work(run: Run) -> None:
-    """Write shards/, quarantine.jsonl and summary.json. Raises TooManyBadError after everything is written."""
+    """Write shards/, quarantine.jsonl, summary.json and metrics.jsonl.
+
+    Raises TooManyBadError after everything is written, and StalledError where nothing moves any more.
+    """
     config = run.recipe.tokenize
     manifest = storage.join(run.inputs["prepare"], "manifest.jsonl")
     tokenizers = {
@@ -36,36 +43,61 @@ def work(run: Run) -> None:
     log.info("tokenize_speech: %d of %d shards to do", len(pending), len(plans))
     if pending:
         start_ray()
-        tokenize_shards(pending, manifest, tokenizers, run.folder.path, config)
+        with TokenizeLog(run.folder.path, plans, pending) as progress:
+            tokenize_shards(pending, manifest, tokenizers, run.folder.path, config, show=progress.show)
     _summarize(run, plans)
 
 
 def _summarize(run: Run, plans: list[ShardPlan]) -> None:
-    """Merge the shards' parts; what `prepare` could not read counts and is listed with the rest."""
-    parts = [storage.read_json(run.folder.file(PARTS, f"{plan.name}.json")) for plan in plans]
-    before = storage.join(run.inputs["prepare"], "quarantine.jsonl")
-    quarantine: list[dict[str, Any]] = list(storage.read_jsonl(before)) if storage.exists(before) else []
-    for part in parts:
-        quarantine += part["quarantine"]
-    storage.write_jsonl(run.folder.file("quarantine.jsonl"), quarantine)
-    utterances = sum(part["utterances"] for part in parts)
-    summary = {
-        "utterances": utterances,
-        "hours": sum(part["seconds"] for part in parts) / 3600,
-        "shards": len(parts),
-        "codes": {name: sum(part["codes"][name] for part in parts) for name in parts[0]["codes"]},
-        "quarantined": len(quarantine),
-    }
+    """Merge the shards' parts, one in memory at a time; what `prepare` could not read counts and is listed too."""
+    summary: dict[str, Any] = {"utterances": 0, "seconds": 0.0, "shards": 0, "codes": {}, "quarantined": 0}
+    reasons: Counter[str] = Counter()
+
+    def quarantine() -> Iterator[dict[str, Any]]:
+        before = storage.join(run.inputs["prepare"], "quarantine.jsonl")
+        yield from storage.read_jsonl(before) if storage.exists(before) else ()
+        for plan in plans:
+            part = storage.read_json(run.folder.file(PARTS, f"{plan.name}.json"))
+            _add(summary, part)
+            yield from part["quarantine"]
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for row in quarantine():
+            reasons[str(row["reason"])] += 1
+            yield row
+
+    storage.write_jsonl(run.folder.file("quarantine.jsonl"), counted())
+    summary["hours"] = summary.pop("seconds") / 3600
+    summary |= {"quarantined": reasons.total(), "reasons": dict(sorted(reasons.items()))}
     storage.write_json(run.folder.file("summary.json"), summary)
     storage.delete(run.folder.file(ATTEMPTS))
-    log.info("tokenize_speech: %d utterances, %.2f h, %d quarantined", utterances, summary["hours"], len(quarantine))
-    share = len(quarantine) / (utterances + len(quarantine))
-    if share > run.recipe.tokenize.max_bad_fraction or not utterances:
-        reasons = sorted({str(row["reason"]) for row in quarantine})
+    _check_share(run, summary)
+
+
+def _add(summary: dict[str, Any], part: dict[str, Any]) -> None:
+    summary["utterances"] += part["utterances"]
+    summary["seconds"] += part["seconds"]
+    summary["shards"] += 1
+    for name, codes in part["codes"].items():
+        summary["codes"][name] = summary["codes"].get(name, 0) + codes
+
+
+def _check_share(run: Run, summary: dict[str, Any]) -> None:
+    """The line that the job ends with. Raises TooManyBadError above tokenize.max_bad_fraction."""
+    good, bad, bound = summary["utterances"], summary["quarantined"], run.recipe.tokenize.max_bad_fraction
+    listed = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
+    log.info(
+        "tokenize_speech: %d utterances, %.2f h, %d quarantined%s",
+        good,
+        summary["hours"],
+        bad,
+        f" ({listed})" if bad else "",
+    )
+    if bad / (good + bad) > bound or not good:
         raise TooManyBadError(
-            f"{len(quarantine)} of {utterances + len(quarantine)} utterances ({share:.1%}) are quarantined "
-            f"({', '.join(reasons)}), more than tokenize.max_bad_fraction={run.recipe.tokenize.max_bad_fraction:g}: "
-            f"look into {run.folder.file('quarantine.jsonl')}, or run again with a higher bound (what is done is kept)"
+            f"{bad} of {good + bad} utterances ({bad / (good + bad):.1%}) are quarantined ({listed}), more than "
+            f"tokenize.max_bad_fraction={bound:g}: look into {run.folder.file('quarantine.jsonl')}, "
+            "or run again with a higher bound (what is done is kept)"
         )
 
 
@@ -74,6 +106,7 @@ def plan(recipe: Recipe) -> list[str]:
     config = recipe.tokenize
     return [
         f"shards  {config.shard_utterances} utterances each, streams {', '.join(recipe.tokenizers)}",
+        f"batches {config.batch_seconds:g} s of padded audio each",
         f"actors  {config.num_workers} x {config.num_cpus:g} CPU, {config.num_gpus:g} GPU",
     ]
 

@@ -3,12 +3,13 @@
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.store import Record, StreamInfo, TokenStore, shard_bytes, write_shard
+from data.store import ROW_GROUP_ROWS, Record, StreamInfo, TokenStore, write_shard
 
 UNIT = StreamInfo(25.0, 1, 200, "abc")
 MUSIC = StreamInfo(25.0, 4, 256, "def")
@@ -82,9 +83,29 @@ def test_any_row_survives_the_round_trip(rows, tmp_path_factory):
     assert all(same(a, b) for a, b in zip(records, TokenStore.open(folder).records, strict=True))
 
 
-def test_the_same_rows_give_the_same_bytes():
+def test_the_same_rows_give_the_same_bytes(tmp_path):
     rows = [Record("a", "x", extra={"b": 1, "a": 2}, streams={"unit": codes(5)})]
-    assert shard_bytes(rows, {"unit": UNIT}) == shard_bytes(rows, {"unit": UNIT})
+    for name in ("one", "two"):
+        write_shard(str(tmp_path / name), rows, {"unit": UNIT})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_large_shard_has_bounded_row_groups_and_its_durations_in_all_of_them(tmp_path):
+    rows = [Record(str(i), streams={"unit": codes(i % 7)}) for i in range(2 * ROW_GROUP_ROWS + 5)]
+    rows[-1] = Record("last", streams={"unit": codes(3)}, durations={"unit": codes(9)})
+    write_shard(str(tmp_path / "part.parquet"), rows, {"unit": UNIT})
+    file = pq.ParquetFile(tmp_path / "part.parquet")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert sizes == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 5]
+    records = TokenStore.open(str(tmp_path)).records
+    assert all(same(a, b) for a, b in zip(rows, records, strict=True))
+    assert records[-1].durations["unit"].tolist() == [9]
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError):
+        write_shard(str(tmp_path / "part.parquet"), [Record("a", extra={"b": object()})], {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_folder_and_disagreeing_shards_are_input_errors(tmp_path):
@@ -96,9 +117,9 @@ def test_an_empty_folder_and_disagreeing_shards_are_input_errors(tmp_path):
         TokenStore.open(str(tmp_path))
 
 
-def test_a_stream_without_metadata_is_refused():
+def test_a_stream_without_metadata_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no metadata"):
-        shard_bytes([Record("a", streams={"pitch": codes(1)})], {"unit": UNIT})
+        write_shard(str(tmp_path / "part.parquet"), [Record("a", streams={"pitch": codes(1)})], {"unit": UNIT})
 
 
 def test_six_thousand_records_open_within_a_second(tmp_path):

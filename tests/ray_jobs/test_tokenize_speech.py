@@ -7,69 +7,24 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data import storage
-from data.audio import write_wav
 from data.errors import InputError, TooManyBadError
-from data.manifest import Utterance, write_manifest
 from data.run_folder import RunFolder
 from data.store import TokenStore
-from model.audio_tokenizers.base import fit_audio_tokenizer
-from model.audio_tokenizers.kmeans_units import KMeansUnitTokenizer
-from model.config import KMeansUnits
 from ray_jobs.job import Run
-from ray_jobs.recipe import Recipe, load_recipe
 from ray_jobs.tokenize_graph import tokenize_shards
 from ray_jobs.tokenize_shard import ShardTokenizer, UtteranceEncoder, plan_shards
 from ray_jobs.tokenize_speech import JOB, work
-
-ROOT = Path(__file__).resolve().parents[2]
-RATE = 16000
-
-
-class KillingEncoder(UtteranceEncoder):
-    """Dies of one utterance, as a decoder with a bug would."""
-
-    def encode(self, utterance):
-        if utterance.id == "u5":
-            os._exit(1)
-        return super().encode(utterance)
-
-
-def make_inputs(folder: Path, utterances: int = 12, bad: int = 1, seconds: float = 0.2) -> dict[str, str]:
-    """Folders as prepare and fit_tokenizer leave them; the first `bad` files are corrupt."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(utterances):
-        write_wav(str(folder / f"prepare/audio/{i}.wav"), rng.normal(0, 0.1, int(RATE * seconds)), RATE)
-        rows.append(Utterance(f"u{i}", f"audio/{i}.wav", seconds, text=f"word {i}"))
-    for i in range(bad):
-        (folder / f"prepare/audio/{i}.wav").write_bytes(b"not audio")
-    write_manifest(str(folder / "prepare/manifest.jsonl"), rows)
-    config = KMeansUnits(kind="kmeans_units", codebook_size=4)
-    frames = KMeansUnitTokenizer.features_of(config, rng.normal(0, 0.1, RATE))
-    fit_audio_tokenizer(config, frames, 1).save(str(folder / "fit/unit"))
-    return {"prepare": str(folder / "prepare"), "fit_tokenizer": str(folder / "fit")}
-
-
-def recipe(**tokenize: float) -> Recipe:
-    overrides = [
-        f"tokenize.{key}={value}" for key, value in {"shard_utterances": 5, "num_workers": 1, **tokenize}.items()
-    ]
-    return load_recipe(str(ROOT / "configs/tiny.yaml"), overrides)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in storage.list_files(folder)}
+from tests.ray_jobs.tiny_audio import ROOT, SegfaultingDecoder, contents, make_inputs, tokenize_recipe
 
 
 @pytest.mark.ray
 def test_a_run_is_complete_and_a_second_one_changes_and_redoes_nothing(ray_cluster, tmp_path, monkeypatch):
     inputs = make_inputs(tmp_path)
     folder = RunFolder(str(tmp_path / "run"), "x")
-    work(Run(recipe(max_bad_fraction=0.1), folder, inputs))
+    work(Run(tokenize_recipe(max_bad_fraction=0.1), folder, inputs))
     assert len(TokenStore.open(folder.path)) == 11
     assert [row["id"] for row in storage.read_jsonl(folder.file("quarantine.jsonl"))] == ["u0"]
     summary = storage.read_json(folder.file("summary.json"))
@@ -79,11 +34,13 @@ def test_a_run_is_complete_and_a_second_one_changes_and_redoes_nothing(ray_clust
     lost = "shards/part-00001.parquet"
     kept = (tmp_path / "run/shards/part-00000.parquet").stat().st_mtime_ns
     (tmp_path / "run" / lost).unlink()
-    work(Run(recipe(max_bad_fraction=0.1), folder, inputs))
+    work(Run(tokenize_recipe(max_bad_fraction=0.1), folder, inputs))
     assert contents(tmp_path / "run") == before
     assert (tmp_path / "run/shards/part-00000.parquet").stat().st_mtime_ns == kept
-    monkeypatch.setattr("ray_jobs.tokenize_speech.tokenize_shards", lambda *args: pytest.fail("nothing was left to do"))
-    work(Run(recipe(max_bad_fraction=0.1), folder, inputs))
+    monkeypatch.setattr(
+        "ray_jobs.tokenize_speech.tokenize_shards", lambda *args, **more: pytest.fail("nothing was left to do")
+    )
+    work(Run(tokenize_recipe(max_bad_fraction=0.1), folder, inputs))
 
 
 @pytest.mark.ray
@@ -91,10 +48,10 @@ def test_too_many_bad_files_fail_the_job_after_everything_is_written(ray_cluster
     inputs = make_inputs(tmp_path, utterances=4, bad=3)
     folder = RunFolder(str(tmp_path / "run"), "x")
     with pytest.raises(TooManyBadError, match=r"3 of 4 utterances \(75.0%\).*max_bad_fraction=0.05"):
-        work(Run(recipe(), folder, inputs))
+        work(Run(tokenize_recipe(), folder, inputs))
     assert len(TokenStore.open(folder.path)) == 1
     assert len(list(storage.read_jsonl(folder.file("quarantine.jsonl")))) == 3
-    work(Run(recipe(max_bad_fraction=0.8), folder, inputs))
+    work(Run(tokenize_recipe(max_bad_fraction=0.8), folder, inputs))
 
 
 def test_rows_that_prepare_could_not_read_count_as_bad(tmp_path, monkeypatch):
@@ -106,18 +63,18 @@ def test_rows_that_prepare_could_not_read_count_as_bad(tmp_path, monkeypatch):
     storage.write_json(folder.file("parts/part-00000.json"), part)
     storage.write_text(folder.file("shards/part-00000.parquet"), "")
     with pytest.raises(TooManyBadError, match="2 of 4"):
-        work(Run(recipe(), folder, inputs))
+        work(Run(tokenize_recipe(), folder, inputs))
 
 
 def test_an_empty_manifest_is_an_input_error(tmp_path):
     inputs = make_inputs(tmp_path, utterances=0, bad=0)
     with pytest.raises(InputError, match="holds no utterance"):
-        work(Run(recipe(), RunFolder(str(tmp_path / "run"), "x"), inputs))
+        work(Run(tokenize_recipe(), RunFolder(str(tmp_path / "run"), "x"), inputs))
 
 
 def test_the_id_hangs_on_what_changes_the_store():
-    assert JOB.id(recipe()) == JOB.id(recipe(num_workers=7, max_bad_fraction=0.5))
-    assert JOB.id(recipe()) != JOB.id(recipe(shard_utterances=6))
+    assert JOB.id(tokenize_recipe()) == JOB.id(tokenize_recipe(num_workers=7, max_bad_fraction=0.5))
+    assert JOB.id(tokenize_recipe()) != JOB.id(tokenize_recipe(shard_utterances=6))
 
 
 @pytest.mark.slow
@@ -126,7 +83,9 @@ def test_a_crashing_decoder_kills_one_actor_and_not_the_job(ray_cluster, tmp_pat
     inputs = make_inputs(tmp_path)
     manifest, out = inputs["prepare"] + "/manifest.jsonl", str(tmp_path / "out")
     tokenizers = {"unit": inputs["fit_tokenizer"] + "/unit"}
-    tokenize_shards(list(plan_shards(manifest, 4)), manifest, tokenizers, out, recipe().tokenize, KillingEncoder)
+    tokenize_shards(
+        list(plan_shards(manifest, 4)), manifest, tokenizers, out, tokenize_recipe().tokenize, SegfaultingDecoder
+    )
     assert [record.id for record in TokenStore.open(out).records] == [f"u{i}" for i in range(12) if i not in (0, 5)]
     part = storage.read_json(out + "/parts/part-00001.json")
     assert [(row["id"], row["reason"]) for row in part["quarantine"]] == [("u5", "crash")]

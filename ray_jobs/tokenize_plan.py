@@ -1,0 +1,64 @@
+"""How a manifest is cut into shards, and how a shard's lines become utterances and waves. No Ray.
+
+A shard is a fixed run of manifest lines, so any worker that is given its plan reads the same utterances.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+
+from data import storage
+from data.audio import load_audio
+from data.manifest import Utterance, resolve_audio
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Lines of a manifest: `size_bytes` from `start_byte`; `seconds` of audio as far as the manifest says."""
+
+    index: int
+    start_byte: int
+    size_bytes: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The shard's name without an ending."""
+        return f"part-{self.index:05d}"
+
+
+def plan_shards(manifest_path: str, shard_utterances: int) -> Iterator[ShardPlan]:
+    """Cut a manifest into shards of `shard_utterances` lines, in one pass that keeps no line."""
+    index = start = position = rows = 0
+    seconds = 0.0
+    with fsspec.open(manifest_path, "rb") as handle:
+        for line in handle:
+            position += len(line)
+            if line.strip():
+                rows += 1
+                seconds += json.loads(line).get("duration") or 0.0
+            if rows == shard_utterances:
+                yield ShardPlan(index, start, position - start, seconds)
+                index, start, rows, seconds = index + 1, position, 0, 0.0
+    if rows:
+        yield ShardPlan(index, start, position - start, seconds)
+
+
+def read_shard(manifest_path: str, plan: ShardPlan) -> list[Utterance]:
+    """The utterances of one shard; only its own bytes are read."""
+    content = storage.read_range(manifest_path, plan.start_byte, plan.start_byte + plan.size_bytes)
+    return [Utterance.from_row(json.loads(line)) for line in content.splitlines() if line.strip()]
+
+
+def kind_of_stream(stream: str) -> str:
+    """The kind of utterance a stream is made of: `music` of music, every other of speech."""
+    return "music" if stream == "music" else "speech"
+
+
+def load_wave(manifest_path: str, utterance: Utterance, sample_rate: int, max_duration_s: float) -> np.ndarray:
+    """float32 samples (N,) of an utterance. Raises AudioError; every job that reads a manifest passes by here."""
+    path = resolve_audio(manifest_path, utterance)
+    return load_audio(path, sample_rate, utterance.offset, utterance.duration, max_duration_s)
