@@ -76,7 +76,7 @@ def frames_of_chunk(
         except AudioError:
             continue
         features.append(features_of(config, wave_N))
-        words.append(_words_of_frames(utterance, len(features[-1]), config.frame_rate_hz))
+        words.append(words_of_frames(utterance, len(features[-1]), config.frame_rate_hz))
     if not features:
         return np.zeros((0, 0), np.float32), np.zeros(0, str)
     return np.concatenate(features), np.concatenate(words)
@@ -87,7 +87,8 @@ def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, f
     return {f"word_{key}": value for key, value in label_agreement(units_N, words_N).items()}
 
 
-def _words_of_frames(utterance: Utterance, num_frames: int, frame_rate_hz: float) -> np.ndarray:
+def words_of_frames(utterance: Utterance, num_frames: int, frame_rate_hz: float) -> np.ndarray:
+    """The word (T,) that each frame of an utterance lies in, NO_LABEL between them."""
     words = np.full(num_frames, NO_LABEL, dtype="U32")
     for word, start_s, end_s in utterance.words or ():
         start, end = frame_span(start_s, end_s, frame_rate_hz, num_frames)

@@ -21,8 +21,9 @@ from model.audio_tokenizers.base import (
     tokenizer_class,
 )
 from model.audio_tokenizers.brought import brought_paths, content_ids
-from model.config import AudioTokenizerConfig, FramesConfig
+from model.config import AudioTokenizerConfig, FramesConfig, SslUnits
 from ray_jobs import prepare
+from ray_jobs.fit_codebook import fit_codebook
 from ray_jobs.fit_frames import collect_frames, unit_word_agreement
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
@@ -44,7 +45,7 @@ def work(run: Run) -> None:
     for stream in run.recipe.tokenizers:
         utterances = [utterance for utterance in train if utterance.kind == kind_of_stream(stream)]
         if utterances and is_brought(run.recipe.tokenizers[stream].kind):
-            quality[stream] = _bring_stream(run, stream)
+            quality[stream] = _bring_stream(run, stream, utterances, manifest)
         elif utterances:
             quality[stream] = _fit_stream(run, stream, utterances, manifest)
         else:
@@ -71,14 +72,21 @@ def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: st
     return quality
 
 
-def _bring_stream(run: Run, stream: str) -> dict[str, float]:
-    config, folder = run.recipe.tokenizers[stream], run.folder.file(stream)
-    tokenizer_class(config.kind).bring(config, folder)
+def _bring_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
+    """Keep the weights that were brought, and fit the codebook over them where none was."""
+    recipe, config, folder = run.recipe, run.recipe.tokenizers[stream], run.folder.file(stream)
+    kind = tokenizer_class(config.kind)
+    kind.bring(config, folder)
+    quality: dict[str, float] = {}
+    if isinstance(config, SslUnits) and kind.fits_codebook(config):
+        centroids_KD, quality = fit_codebook(folder, config, utterances, manifest, recipe.tokenize, recipe.seed)
+        kind.give_codebook(folder, centroids_KD)
     tokenizer = load_audio_tokenizer(folder)
     bits = tokenizer.num_codebooks * math.log2(tokenizer.codebook_size)
-    log.info("fit_tokenizer: %s brought: %d codebooks of %d codes at %g Hz", stream, tokenizer.num_codebooks,
-             tokenizer.codebook_size, tokenizer.frame_rate_hz)  # fmt: skip
-    return {"bitrate_bps": tokenizer.frame_rate_hz * bits}
+    quality["bitrate_bps"] = tokenizer.frame_rate_hz * bits
+    log.info("fit_tokenizer: %s brought: %d codebooks of %d codes at %g Hz, %s", stream, tokenizer.num_codebooks,
+             tokenizer.codebook_size, tokenizer.frame_rate_hz, json.dumps(quality))  # fmt: skip
+    return quality
 
 
 def _skip_stream(recipe: Recipe, stream: str, manifest: str) -> None:
@@ -148,7 +156,9 @@ def plan(recipe: Recipe) -> list[str]:
 
 def _plan_line(stream: str, config: AudioTokenizerConfig) -> str:
     if is_brought(config.kind):
-        return f"brings  {stream}: {config.kind} from {getattr(config, 'path', None) or 'its settings'}"
+        fits = isinstance(config, SslUnits) and config.kmeans_path is None
+        then = f"; fits {config.codebook_size} codes on at most {config.max_frames} frames" if fits else ""
+        return f"brings  {stream}: {config.kind} from {getattr(config, 'path', None) or 'its settings'}{then}"
     frames = cast(FramesConfig, config)
     return (
         f"fits    {stream}: {frames.kind}, {frames.codebook_size} codes at {frames.frame_rate_hz:g} Hz, "

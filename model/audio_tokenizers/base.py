@@ -150,7 +150,11 @@ def stream_info(tokenizer: AudioTokenizer, identity: str) -> StreamInfo:
 
 def codebook_use(codes_N: np.ndarray, codebook_size: int) -> dict[str, float]:
     """Share of a codebook that occurs, the entropy of its codes in bits, and 2 to that power."""
-    counts = np.bincount(codes_N, minlength=codebook_size)
+    return usage_of_counts(np.bincount(codes_N, minlength=codebook_size))
+
+
+def usage_of_counts(counts: np.ndarray) -> dict[str, float]:
+    """As `codebook_use`, of how often each code (K,) occurs."""
     shares = counts[counts > 0] / max(1, counts.sum())
     entropy_bits = float(-(shares * np.log2(shares)).sum())
     return {

@@ -109,8 +109,7 @@ class SslUnitTokenizer:
                 f"{front['sampling_rate']} Hz: set sample_rate to that"
             )
         if config.kmeans_path is not None:
-            centroids_KD = read_centroids(config.kmeans_path)
-            storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save({"centroids": centroids_KD}))
+            cls.give_codebook(folder, read_centroids(config.kmeans_path))
         conv = ConvShape(tuple(shape.conv_kernel), tuple(shape.conv_stride))
         settings = SslSettings(
             source,
@@ -122,6 +121,11 @@ class SslUnitTokenizer:
             config.batch_s,
         )
         _write_config(folder, config.sample_rate, conv, config.codebook_size, settings)
+
+    @staticmethod
+    def give_codebook(folder: str, centroids_KD: torch.Tensor) -> None:
+        """Complete what `bring` wrote with fitted centroids."""
+        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save({"centroids": centroids_KD.contiguous()}))
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "SslUnitTokenizer":
@@ -137,8 +141,7 @@ class SslUnitTokenizer:
     def save(self, folder: str) -> None:
         """Write config.json, model.safetensors and the encoder's weights."""
         if self.centroids_KD is not None:
-            content = save({"centroids": self.centroids_KD.contiguous()})
-            storage.write_bytes(storage.join(folder, WEIGHTS_NAME), content)
+            self.give_codebook(folder, self.centroids_KD)
         copy_weights(self.folder, folder, self.settings.source)
         _write_config(folder, self.sample_rate, self.encoder.conv, self.codebook_size, self.settings)
 

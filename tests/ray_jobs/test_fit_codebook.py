@@ -1,0 +1,178 @@
+"""A codebook over a brought encoder: a sample that hangs on seed and ids alone, past bad files, on any workers."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import storage
+from data.audio import write_wav
+from data.manifest import Utterance, write_manifest
+from data.run_folder import RunFolder
+from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_id
+from model.audio_tokenizers.shared_kmeans import fit_shared_kmeans
+from model.audio_tokenizers.ssl_units import SslUnitTokenizer
+from model.config import SslUnits
+from ray_jobs.fit_tokenizer import JOB, work
+from ray_jobs.frame_share import FrameShare, limits_of, plan_groups, sampled_rows
+from ray_jobs.job import Run
+from ray_jobs.recipe import load_recipe
+from tests.model.tiny_ssl import save_encoder
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 16000
+
+
+def make_corpus(folder: Path, clips: int = 7) -> list[Utterance]:
+    """Clips of noise and tones; the first is no audio."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(clips):
+        times = np.arange(RATE) / RATE
+        wave = rng.normal(0, 0.05, RATE) + 0.2 * np.sin(2 * np.pi * 150 * (i + 1) * times**1.3)
+        write_wav(str(folder / f"audio/{i}.wav"), wave, RATE)
+        rows.append(
+            Utterance(f"u{i}", f"audio/{i}.wav", 1.0, text="low high", kind="speech", split="train",
+                      words=(("low", 0.0, 0.5), ("high", 0.5, 1.0)))
+        )  # fmt: skip
+    (folder / "audio/0.wav").write_bytes(b"not audio")
+    write_manifest(str(folder / "manifest.jsonl"), rows)
+    return rows
+
+
+def test_the_sample_hangs_on_seed_and_id_alone():
+    rows = sampled_rows(3, "u1", 100, 0.25)
+    assert rows == sorted(set(rows)) == sampled_rows(3, "u1", 100, 0.25)
+    assert len(rows) == 25
+    assert rows != sampled_rows(4, "u1", 100, 0.25) != sampled_rows(4, "u2", 100, 0.25)
+    assert [len(sampled_rows(0, "x", frames, 0.1)) for frames in (0, 1, 4)] == [0, 1, 1]
+
+
+def test_groups_are_as_many_as_the_frames_need_and_their_order_hangs_on_the_seed():
+    utterances = [Utterance(f"u{i}", "x.wav", 2.0) for i in range(1000)]
+    config = SslUnits(kind="ssl_units", path="x", layer=1, max_frames=5000, frame_share=0.5)
+    groups = plan_groups(utterances, config, 50.0, 600.0, 1)
+    assert 100 <= sum(map(len, groups)) <= 130
+    shuffled = random.Random(0).sample(utterances, len(utterances))
+    assert plan_groups(shuffled, config, 50.0, 600.0, 1) == groups != plan_groups(utterances, config, 50.0, 600.0, 2)
+    endless = [Utterance("a", "a.wav", 9e9), *utterances]
+    assert sum(map(len, plan_groups(endless, config, 50.0, 600.0, 1))) >= 100
+
+
+def test_frames_beyond_the_bound_are_left_out_from_the_end():
+    assert limits_of({2: 40, 0: 50, 1: 30}, 90) == {0: 50, 1: 30, 2: 10}
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Rows, configuration and tokenizer folder of a corpus of seven clips in groups of two."""
+    monkeypatch.setattr("ray_jobs.frame_share.GROUP_UTTERANCES", 2)
+    rows = make_corpus(tmp_path)
+    config = SslUnits(
+        kind="ssl_units", path=save_encoder(tmp_path / "encoder"), layer=2, codebook_size=6, max_frames=140
+    )
+    SslUnitTokenizer.bring(config, str(tmp_path / "unit"))
+    return rows, config, str(tmp_path / "unit")
+
+
+def shares_of(tmp_path, prepared, workers: int) -> list[FrameShare]:
+    rows, config, folder = prepared
+    groups = plan_groups(rows, config, 50.0, 600.0, 1)
+    return [
+        FrameShare(folder, {g: groups[g] for g in range(w, len(groups), workers)}, str(tmp_path / "manifest.jsonl"),
+                   config, 600.0, 1)
+        for w in range(workers)
+    ]  # fmt: skip
+
+
+def test_shares_of_any_number_fit_the_same_codebook_past_bad_files(tmp_path, prepared):
+    results = []
+    for workers in (1, 3):
+        shares = shares_of(tmp_path, prepared, workers)
+        sizes = {group: share.load(group) for share in shares for group in share.groups}
+        limits = limits_of(sizes, 140)
+        assert sum(sizes.values()) == 150  # half the frames of six clips of 50
+        assert sum(limits.values()) == 140
+
+        def call(method, *arguments, shares=shares, limits=limits):
+            return [share.call(limits, method, *arguments) for share in shares]
+
+        results.append(fit_shared_kmeans(call, 6, 10, 1))
+        words = {group: row for share in shares for group, row in share.words(limits).items()}
+        assert {group: len(row) for group, row in words.items()} == {g: n for g, n in limits.items() if n}
+        assert set(np.concatenate(list(words.values()))) == {"low", "high"}
+    assert np.array_equal(results[0].centroids_KD, results[1].centroids_KD)
+    assert results[0].distortion == results[1].distortion
+
+
+def test_a_share_whose_process_was_replaced_computes_its_frames_again(tmp_path, prepared):
+    (first,), (second,) = (shares_of(tmp_path, prepared, 1) for _ in range(2))
+    limits = limits_of({group: first.load(group) for group in first.groups}, 140)
+    total, squares = first.call(limits, "moments")
+    again, squares_again = second.call(limits, "moments")
+    assert np.array_equal(total, again)
+    assert squares == squares_again
+
+
+def test_a_share_stops_loading_when_it_alone_has_enough(tmp_path, prepared):
+    rows, config, folder = prepared
+    prepared = (rows, config.model_copy(update={"max_frames": 30}), folder)
+    (share,) = shares_of(tmp_path, (rows, config, folder), 1)
+    share.config = prepared[1]
+    sizes = [share.load(group) for group in sorted(share.groups)]
+    assert sum(sizes) < 30 + 50
+    assert sizes[-1] == 0
+
+
+def recipe_of(tmp_path, *fields: str):
+    unit = f"{{kind: ssl_units, path: {tmp_path}/encoder, layer: 2, codebook_size: 6, iterations: 5{''.join(fields)}}}"
+    return [
+        f"tokenizers={{unit: {unit}}}",
+        "grammar={templates: {asr: '[asr] {unit} | {text} [eos]'}, groups: {asr: [asr]}}",
+    ]
+
+
+@pytest.mark.ray
+def test_fit_tokenizer_fits_the_same_codebook_on_one_worker_and_on_two(ray_cluster, tmp_path, monkeypatch):
+    make_corpus(tmp_path, clips=40)
+    save_encoder(tmp_path / "encoder")
+    for name, workers in (("a", 1), ("b", 2)):
+        recipe = load_recipe(str(ROOT / "configs/tiny.yaml"), [*recipe_of(tmp_path), f"tokenize.num_workers={workers}"])
+        work(Run(recipe, RunFolder(str(tmp_path / name), "x"), {"prepare": str(tmp_path)}))
+    assert tokenizer_id(str(tmp_path / "a/unit")) == tokenizer_id(str(tmp_path / "b/unit"))
+    quality = storage.read_json(tmp_path / "a/quality.json")["unit"]
+    assert quality["frames"] == 39 * 25
+    assert quality["bitrate_bps"] == pytest.approx(50 * np.log2(6))
+    assert 0 < quality["relative_distortion"] < 1
+    assert {"word_purity", "word_pnmi", "codebook_used", "entropy_bits"} <= set(quality)
+    tokenizer = load_audio_tokenizer(str(tmp_path / "b/unit"))
+    assert len(np.unique(tokenizer.encode([np.random.default_rng(1).normal(0, 0.1, RATE)])[0])) >= 1
+
+
+def test_the_jobs_id_hangs_on_the_encoders_content_and_not_on_its_place(tmp_path):
+    for name, seed in (("x", 0), ("y", 0), ("z", 1)):
+        save_encoder(tmp_path / name / "encoder", seed=seed)
+    ids = {
+        name: JOB.id(load_recipe(str(ROOT / "configs/tiny.yaml"), recipe_of(tmp_path / name)))
+        for name in ("x", "y", "z")
+    }
+    assert ids["x"] == ids["y"] != ids["z"]
+    [line] = JOB.plan(load_recipe(str(ROOT / "configs/tiny.yaml"), recipe_of(tmp_path / "x")))
+    assert "ssl_units" in line
+    assert "fits 6 codes" in line
+
+
+def test_brought_centroids_are_kept_and_nothing_is_fitted(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    make_corpus(tmp_path)
+    save_encoder(tmp_path / "encoder")
+    save_file({"centroids": torch.randn(6, 32)}, tmp_path / "km.safetensors")
+    recipe = load_recipe(
+        str(ROOT / "configs/tiny.yaml"), recipe_of(tmp_path, f", kmeans_path: {tmp_path}/km.safetensors")
+    )
+    work(Run(recipe, RunFolder(str(tmp_path / "run"), "x"), {"prepare": str(tmp_path)}))
+    assert storage.read_json(tmp_path / "run/quality.json") == {"unit": {"bitrate_bps": pytest.approx(50 * np.log2(6))}}
+    assert load_audio_tokenizer(str(tmp_path / "run/unit")).codebook_size == 6
