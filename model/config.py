@@ -89,6 +89,7 @@ class SslUnits(Frozen):
     frame_share: float = Field(
         0.5, gt=0, le=1, description="share of an utterance's frames in the sample; less means more utterances"
     )
+    compression: CompressionConfig | None = Field(None, description="dedup, bpe or unigram; null stores every frame")
 
     @model_validator(mode="after")
     def _chunks_move_on(self) -> "SslUnits":

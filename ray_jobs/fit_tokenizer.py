@@ -84,6 +84,8 @@ def _bring_stream(run: Run, stream: str, utterances: list[Utterance], manifest: 
     tokenizer = load_audio_tokenizer(folder)
     bits = tokenizer.num_codebooks * math.log2(tokenizer.codebook_size)
     quality["bitrate_bps"] = tokenizer.frame_rate_hz * bits
+    if "entropy_bits" in quality:
+        quality["entropy_bps"] = tokenizer.frame_rate_hz * quality["entropy_bits"]
     log.info("fit_tokenizer: %s brought: %d codebooks of %d codes at %g Hz, %s", stream, tokenizer.num_codebooks,
              tokenizer.codebook_size, tokenizer.frame_rate_hz, json.dumps(quality))  # fmt: skip
     return quality
