@@ -54,6 +54,7 @@ class _ContainerSource:
     """Decoded from the beginning, whatever the offset: times in these files are too coarse to seek to a sample."""
 
     def __init__(self, container: Any) -> None:
+        self.stated_s = container.duration / av.time_base if container.duration else None
         self._frames = _decoded(container)
         self._first = next(self._frames, None)
         if self._first is None:

@@ -49,7 +49,8 @@ class Job(Command):
     """One arrow of the road: a command that leaves a folder.
 
     `fields` gives the configuration that changes the result; `raw_inputs` content ids of what the user brought;
-    `artifact` the part of the folder that stdout names. Raise `version` when the results of unchanged fields change.
+    `artifact` the part of the folder that stdout names; `inspect` what the dry runs of this job and of all that need
+    it say of what was brought. Raise `version` when the results of unchanged fields change.
     """
 
     version: int
@@ -57,6 +58,7 @@ class Job(Command):
     fields: Callable[[Recipe], dict[str, Any]]
     raw_inputs: Callable[[Recipe], list[str]] = lambda recipe: []
     artifact: str = ""
+    inspect: Callable[[Recipe], list[str]] = lambda recipe: []
 
     def id(self, recipe: Recipe) -> str:
         """The id of this job's run under `recipe`, from fields and inputs alone."""
@@ -169,7 +171,7 @@ def check_submitted_paths(recipe: Recipe) -> None:
         return
     paths = {
         "runs_dir": recipe.runs_dir,
-        "corpus.manifest": getattr(recipe.corpus, "manifest", None),
+        **{f"corpus.{name}": getattr(recipe.corpus, name, None) for name in ("manifest", "path")},
         **{name: getattr(recipe, name) for name in ("model", "mixture", "checkpoint")},
     }
     for key, path in paths.items():
@@ -197,7 +199,19 @@ def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
     if isinstance(command, Job):
         folder = command.folder(recipe)
         lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
+    for needed in _needed_by(command, recipe):
+        lines += needed.inspect(above)
     print("\n".join([*lines, *command.plan(recipe)]), file=out)
+
+
+def _needed_by(command: Command, recipe: Recipe) -> list[Job]:
+    """Every job whose result `command` hangs on, itself included, each once and inputs first."""
+    found: dict[str, Job] = {}
+    for needed in command.upstream(recipe):
+        found |= {job.name: job for job in _needed_by(needed, recipe.without_arguments())}
+    if isinstance(command, Job):
+        found[command.name] = command
+    return list(found.values())
 
 
 def parse_arguments(command: Command, argv: list[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""`prepare`: corpus -> manifest. Makes the built-in corpus, or imports a manifest without decoding its audio."""
+"""`prepare`: corpus -> manifest. Makes the built-in corpus, or reads one that the user brings."""
 
 import logging
 import sys
@@ -6,10 +6,9 @@ from typing import Any
 
 from data import storage
 from data.config import BuiltinCorpus
+from data.corpus.brought import bring, content_fields, content_id
 from data.corpus.builtin import make_music, make_speech
-from data.corpus.config import ManifestCorpus
-from data.corpus.imported import import_manifest, manifest_bytes
-from data.corpus.summary import plan_builtin, plan_imported, summarize
+from data.corpus.summary import plan_brought, plan_builtin, summarize
 from data.frozen import result_fields
 from data.manifest import write_manifest
 from ray_jobs.job import Job, Run
@@ -20,15 +19,15 @@ log = logging.getLogger("antiphon")
 
 
 def work(run: Run) -> None:
-    """Write manifest.jsonl, quarantine.jsonl and summary.json, and for the built-in corpus audio/."""
+    """Write manifest.jsonl, quarantine.jsonl and summary.json, and audio/ where the audio is in no files yet."""
     corpus, folder = run.recipe.corpus, run.folder
     quarantine: list[dict[str, Any]] = []
     if isinstance(corpus, BuiltinCorpus):
         utterances = make_speech(corpus, run.recipe.seed, folder.path)
         utterances += make_music(corpus, run.recipe.seed, folder.path)
     else:
-        imported = import_manifest(corpus)
-        utterances, quarantine = imported.utterances, imported.quarantine
+        brought = bring(corpus, folder.path)
+        utterances, quarantine = brought.utterances, brought.quarantine
     write_manifest(folder.file("manifest.jsonl"), utterances)
     storage.write_jsonl(folder.file("quarantine.jsonl"), quarantine)
     summary = summarize(utterances, len(quarantine))
@@ -38,29 +37,25 @@ def work(run: Run) -> None:
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
-    """What changes the result. A brought manifest enters by its bytes (`raw_inputs`), not by its path."""
-    corpus = result_fields(recipe.corpus)
-    if isinstance(recipe.corpus, ManifestCorpus):
-        del corpus["manifest"]
-        return {"corpus": corpus}
-    return {"corpus": corpus, "seed": recipe.seed}
+    """What changes the result. A brought corpus enters by its content (`raw_inputs`), not by its path."""
+    if isinstance(recipe.corpus, BuiltinCorpus):
+        return {"corpus": result_fields(recipe.corpus), "seed": recipe.seed}
+    return {"corpus": content_fields(recipe.corpus)}
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:
-    """The hash of a brought manifest's bytes."""
-    if isinstance(recipe.corpus, ManifestCorpus):
-        return [storage.hash_bytes(manifest_bytes(recipe.corpus))]
-    return []
+    """The hash of a brought corpus' listing and metadata."""
+    return [] if isinstance(recipe.corpus, BuiltinCorpus) else [content_id(recipe.corpus)]
 
 
-def plan(recipe: Recipe) -> list[str]:
-    """Counts, hours, speakers and rates, without making or decoding anything."""
+def inspect(recipe: Recipe) -> list[str]:
+    """Hours, speakers, rates, lengths and problems, without making or decoding anything."""
     if isinstance(recipe.corpus, BuiltinCorpus):
         return plan_builtin(recipe.corpus, recipe.seed)
-    return plan_imported(recipe.corpus)
+    return plan_brought(recipe.corpus, recipe.tokenize.max_duration_s)
 
 
-JOB = Job(name="prepare", version=1, work=work, fields=fields, raw_inputs=raw_inputs, plan=plan)
+JOB = Job(name="prepare", version=1, work=work, fields=fields, raw_inputs=raw_inputs, inspect=inspect)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,63 +1,70 @@
-"""A manifest that the user brings: renamed, checked row by row, split by hold-outs, and never decoded here."""
+"""What every brought corpus goes through: renamed, checked row by row, split by hold-outs; audio is never decoded."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from data import storage
-from data.corpus.config import ManifestCorpus
+from data.corpus.adapters.base import Bad, CorpusAdapter, Found, open_corpus
+from data.corpus.config import BroughtCorpus
 from data.errors import InputError
-from data.manifest import FIELDS, SPLITS, RowError, Utterance, default_id, parse_row, resolve_path
+from data.manifest import FIELDS, SPLITS, RowError, Utterance
 
 PUNCTUATION_KEPT = "'"
+_SHOWN_VALUES = 20
+
+KeepAudio = Callable[[Utterance, bytes], None]
+"""Takes audio that is in no file of its own: the utterance, its path as the manifest will have it, and the bytes."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a manifest holds: the utterances with absolute audio paths, and quarantine rows for the rest."""
+    """What a corpus holds: the utterances with absolute audio paths, and quarantine rows for the rest.
+
+    Audio that was kept by `KeepAudio` has a path relative to the manifest's folder.
+    """
 
     utterances: list[Utterance]
     quarantine: list[dict[str, Any]]
 
 
-def manifest_bytes(config: ManifestCorpus) -> bytes:
-    """The manifest as it is. Raises InputError where there is none."""
-    try:
-        return storage.read_bytes(config.manifest)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise InputError(
-            f"corpus.manifest={config.manifest!r} is no file: give the path or URL of a JSONL manifest, "
-            "one utterance a line"
-        ) from None
+@dataclass
+class _Seen:
+    """What the rows had, for errors about the whole."""
+
+    names: set[str] = field(default_factory=set)
+    held: dict[str, set[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
-def import_manifest(config: ManifestCorpus) -> Imported:
-    """Read the manifest of `config`.
+def import_corpus(config: BroughtCorpus, keep: KeepAudio | None = None) -> Imported:
+    """Read the corpus of `config`. Bad rows, and later rows of an id that is taken, go to quarantine.
 
-    Raises InputError when it is missing, no JSONL, or lacks a field in every row that the recipe needs.
+    Raises InputError when it is missing, laid out otherwise, or lacks a field in every row that the recipe needs.
     """
-    parsed, quarantine = _parse_lines(config)
-    rows = [row for row in parsed if row is not None]
-    _check_fields(config, rows)
+    adapter = open_corpus(config)
+    _check_renames(config)
     utterances: list[Utterance] = []
-    seen: dict[str, int] = {}
-    for original in rows:
-        row = _rename(config, original)
-        try:
-            utterance = Utterance.from_row({**row, "split": _split(config, row, original)})
-        except RowError as error:
-            path = row.get("audio_filepath")
-            quarantine.append(_bad(str(row.get("id") or default_id(str(path), 0.0, None)), path, "bad_field", error))
-            continue
-        seen[utterance.id] = seen.get(utterance.id, 0) + 1
-        if seen[utterance.id] > 1:
-            name = f"{utterance.id}#{seen[utterance.id]}"
-            detail = f"id {utterance.id!r} stands in an earlier row, which is kept"
-            quarantine.append(_bad(name, utterance.audio_filepath, "duplicate_id", detail))
-            continue
-        utterances.append(_finish(config, utterance))
-    _check_outcome(config, utterances, quarantine)
+    quarantine: list[dict[str, Any]] = []
+    seen = _Seen()
+    for item in adapter.rows():
+        outcome = _admit(config, adapter, item, seen, keep) if isinstance(item, Found) else item
+        if isinstance(outcome, Bad):
+            quarantine.append(outcome.row)
+        else:
+            utterances.append(outcome)
+    _check_rows(config, seen)
+    if not utterances:
+        details = [row["detail"] for row in quarantine] or [f"no utterance of {adapter.title} is there"]
+        raise InputError(f"{where(config)}: every row is wrong; the first: {details[0]}")
     return Imported(utterances, quarantine)
+
+
+def where(config: BroughtCorpus) -> str:
+    """The key and value that say where a corpus is."""
+    key = "manifest" if hasattr(config, "manifest") else "path"
+    return f"corpus.{key}={getattr(config, key)!r}"
 
 
 def normalize_text(text: str) -> str:
@@ -66,81 +73,81 @@ def normalize_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _parse_lines(config: ManifestCorpus) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    content = manifest_bytes(config).removeprefix(b"\xef\xbb\xbf")
-    rows: list[dict[str, Any]] = []
-    quarantine: list[dict[str, Any]] = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(parse_row(line))
-        except RowError as error:
-            quarantine.append(_bad(f"line-{number}", None, "not_json", error))
-    if not rows:
-        seen = f"its first line fails: {quarantine[0]['detail']}" if quarantine else "it is empty"
-        raise InputError(
-            f"corpus.manifest={config.manifest!r} is not JSONL ({seen}): write one JSON object a line, e.g. "
-            '{"audio_filepath": "a.wav", "duration": 2.4, "text": "hello"}'
-        )
-    return rows, quarantine
+def _admit(
+    config: BroughtCorpus, adapter: CorpusAdapter, item: Found, seen: _Seen, keep: KeepAudio | None
+) -> Utterance | Bad:
+    original = item.row
+    seen.names.update(original)
+    for name in (*config.test, *config.dev):
+        seen.held.setdefault(name, set()).add(str(_value(config, name, original)))
+    row = _rename(config, original)
+    try:
+        utterance = Utterance.from_row({**row, "split": _split(config, row, original)})
+    except RowError as error:
+        path = row.get("audio_filepath")
+        return Bad.of(str(row.get("id") or "") or None, path, "bad_field", error)
+    number = seen.counts[utterance.id] = seen.counts.get(utterance.id, 0) + 1
+    if number > 1:
+        detail = f"id {utterance.id!r} stands in an earlier row, which is kept"
+        return Bad.of(f"{utterance.id}#{number}", utterance.audio_filepath, "duplicate_id", detail)
+    utterance = _finish(config, adapter.root, utterance, kept=item.content is not None)
+    if keep and item.content is not None:
+        keep(utterance, item.content)
+    return utterance
 
 
-def _check_fields(config: ManifestCorpus, rows: list[dict[str, Any]]) -> None:
-    names = sorted({name for row in rows for name in row})
-    for ours, theirs in config.fields.items():
+def _finish(config: BroughtCorpus, root: str, utterance: Utterance, kept: bool) -> Utterance:
+    path = _kept_path(utterance) if kept else storage.join(root, utterance.audio_filepath)
+    text = utterance.text
+    if config.normalize_text and text is not None:
+        text = normalize_text(text)
+    return replace(utterance, text=text, audio_filepath=path)
+
+
+def _kept_path(utterance: Utterance) -> str:
+    """A name that any file system takes, spread over folders as one folder of a million files serves nobody."""
+    name = storage.hash_json(utterance.id)[:20]
+    return f"audio/{name[:2]}/{name}{PurePosixPath(utterance.audio_filepath).suffix.lower()}"
+
+
+def _check_renames(config: BroughtCorpus) -> None:
+    for ours in config.fields:
         if ours not in FIELDS:
             raise InputError(f"corpus.fields.{ours}: no field of ours; rename one of {', '.join(FIELDS)}")
-        if theirs not in names:
+
+
+def _check_rows(config: BroughtCorpus, seen: _Seen) -> None:
+    names = sorted(seen.names)
+    for ours, theirs in config.fields.items():
+        if theirs not in seen.names:
             raise InputError(f"corpus.fields.{ours}={theirs!r}: no row has that field; the rows have {names}")
-    if "audio_filepath" not in config.fields and "audio_filepath" not in names:
-        raise InputError(
-            f"corpus.manifest={config.manifest!r}: no row has audio_filepath; the rows have {names}: "
-            "name the field that holds the audio's path, e.g. corpus.fields.audio_filepath=path"
-        )
     for key, holdout in (("test", config.test), ("dev", config.dev)):
         for name, values in holdout.items():
-            if name not in names and name not in config.fields:
+            if name not in seen.names and name not in config.fields:
                 raise InputError(f"corpus.{key}.{name}: no row has that field; the rows have {names}")
-            found = sorted({str(_value(config, name, row)) for row in rows})
+            found = sorted(seen.held[name])
             if not {str(value) for value in values} & set(found):
                 raise InputError(
-                    f"corpus.{key}.{name}={values!r} holds nothing out: the rows have {', '.join(found[:20])}"
+                    f"corpus.{key}.{name}={values!r} holds nothing out: the rows have "
+                    f"{', '.join(found[:_SHOWN_VALUES])}"
                 )
 
 
-def _rename(config: ManifestCorpus, row: dict[str, Any]) -> dict[str, Any]:
+def _rename(config: BroughtCorpus, row: dict[str, Any]) -> dict[str, Any]:
     taken = set(config.fields.values()) - set(config.fields)
     kept = {name: value for name, value in row.items() if name not in taken}
     return {**kept, **{ours: row.get(theirs) for ours, theirs in config.fields.items()}}
 
 
-def _value(config: ManifestCorpus, name: str, original: dict[str, Any]) -> Any:
-    """A field by our name or by the manifest's."""
+def _value(config: BroughtCorpus, name: str, original: dict[str, Any]) -> Any:
+    """A field by our name or by the corpus'."""
     return original.get(config.fields.get(name, name), original.get(name))
 
 
-def _split(config: ManifestCorpus, row: dict[str, Any], original: dict[str, Any]) -> Any:
+def _split(config: BroughtCorpus, row: dict[str, Any], original: dict[str, Any]) -> Any:
     for split, holdout in (("test", config.test), ("dev", config.dev)):
         if any(str(_value(config, name, original)) in map(str, values) for name, values in holdout.items()):
             return split
     own = row.get("split")
-    # A hold-out by `split` itself says what the manifest's own names ("test-clean") mean; the rest trains.
+    # A hold-out by `split` itself says what the corpus' own names ("test-clean") mean; the rest trains.
     return "train" if own not in SPLITS and "split" in (*config.test, *config.dev) else own
-
-
-def _finish(config: ManifestCorpus, utterance: Utterance) -> Utterance:
-    text = utterance.text
-    if config.normalize_text and text is not None:
-        text = normalize_text(text)
-    return replace(utterance, text=text, audio_filepath=resolve_path(config.manifest, utterance.audio_filepath))
-
-
-def _check_outcome(config: ManifestCorpus, utterances: list[Utterance], quarantine: Iterable[dict[str, Any]]) -> None:
-    if not utterances:
-        details = [row["detail"] for row in quarantine]
-        raise InputError(f"corpus.manifest={config.manifest!r}: every row is wrong; the first: {details[0]}")
-
-
-def _bad(identity: str, path: Any, reason: str, detail: Any) -> dict[str, Any]:
-    return {"id": identity, "audio_filepath": path, "reason": reason, "detail": str(detail)}

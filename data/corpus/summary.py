@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
-import soundfile
-
-from data import storage
 from data.config import BuiltinCorpus
+from data.corpus.adapters.base import adapter_class
+from data.corpus.brought import look_at
 from data.corpus.builtin import plan_speech
-from data.corpus.config import ManifestCorpus
-from data.corpus.imported import import_manifest
+from data.corpus.config import BroughtCorpus
+from data.corpus.validate import Checked
 from data.manifest import Utterance
 
 _SECONDS_PER_WORD = 0.4  # of espeak-ng at the rates drawn; a plan may be rough
-_PROBED_FILES = 8
 
 
 def summarize(utterances: Sequence[Utterance], num_quarantined: int) -> dict[str, Any]:
@@ -53,33 +52,71 @@ def plan_builtin(config: BuiltinCorpus, seed: int) -> list[str]:
     ]
 
 
-def plan_imported(config: ManifestCorpus) -> list[str]:
-    """The lines of a dry run of a brought manifest."""
-    imported = import_manifest(config)
-    summary = summarize(imported.utterances, len(imported.quarantine))
+def plan_brought(corpus: BroughtCorpus, max_duration_s: float) -> list[str]:
+    """The lines of a dry run of a brought corpus: its listing and its audio's headers are read, nothing is written.
+
+    Utterances longer than `max_duration_s` are pointed out.
+    """
+    adapter = adapter_class(corpus.kind)
+    looked = look_at(corpus)
+    summary = summarize(looked.utterances, len(looked.quarantine))
+    rates = Counter(fact.sample_rate for fact in looked.facts if fact.sample_rate)
+    warnings = _warnings(looked, max_duration_s)
     return [
+        f"corpus            {adapter.title}; licence: {adapter.licence}",
         *(
             f"{name:<18}{entry['utterances']} utterances, {entry['hours']:.2f} h"
             for name, entry in summary["parts"].items()
         ),
         f"total             {summary['utterances']} utterances, {summary['hours']:.2f} h, "
-        f"{len(summary['speakers'])} speakers, {_rates(imported.utterances)}",
+        f"{len(summary['speakers'])} speakers, {_rates(rates)}",
+        f"lengths           {_lengths(looked.utterances)}",
+        f"texts             {_texts(looked.utterances)}",
         f"quarantined       {summary['quarantined']} rows",
+        *_problems(looked.quarantine),
+        *_problems(warnings),
     ]
 
 
-def _rates(utterances: Sequence[Utterance]) -> str:
-    """Sample rates as the manifest has them, else from the headers of the first local files."""
-    stated = {rate for utterance in utterances if isinstance(rate := utterance.extra.get("sample_rate"), int)}
-    if not stated:
-        stated = {rate for utterance in utterances[:_PROBED_FILES] if (rate := _header_rate(utterance.audio_filepath))}
-    return ", ".join(f"{rate} Hz" for rate in sorted(stated)) or "rates unknown"
+def _warnings(looked: Checked, max_duration_s: float) -> list[dict[str, Any]]:
+    """What is wrong with utterances that are kept."""
+    rows = []
+    for utterance, fact in zip(looked.utterances, looked.facts, strict=True):
+        if fact.warning:
+            rows.append({"id": utterance.id, "reason": fact.warning.reason, "detail": fact.warning.detail})
+        if (utterance.duration or 0.0) > max_duration_s:
+            detail = f"{utterance.duration:.1f} s; tokenize.max_duration_s={max_duration_s:g} keeps it out"
+            rows.append({"id": utterance.id, "reason": "too_long", "detail": detail})
+    return rows
 
 
-def _header_rate(path: str) -> int | None:
-    if storage.is_url(path):
-        return None
-    try:
-        return int(soundfile.info(path).samplerate)
-    except soundfile.SoundFileError:
-        return None  # the tokenizer job names the file and quarantines it
+def _rates(rates: Counter[int]) -> str:
+    if len(rates) < 2:
+        return next((f"{rate} Hz" for rate in rates), "rates unknown")
+    return ", ".join(f"{rate} Hz ({count})" for rate, count in sorted(rates.items()))
+
+
+def _lengths(utterances: Sequence[Utterance]) -> str:
+    known = [utterance.duration for utterance in utterances if utterance.duration is not None]
+    unknown = f", {len(utterances) - len(known)} unknown" if len(known) < len(utterances) else ""
+    if not known:
+        return "unknown"
+    return f"{min(known):.2f} s min, {median(known):.2f} s median, {max(known):.2f} s max{unknown}"
+
+
+def _texts(utterances: Sequence[Utterance]) -> str:
+    texts = sum(utterance.text is not None for utterance in utterances)
+    captions = sum(utterance.caption is not None for utterance in utterances)
+    others = sorted({name for utterance in utterances for name in utterance.extra})
+    more = f", {captions} captions" if captions else ""
+    return f"{texts} of {len(utterances)} utterances{more}" + (f"; other fields: {', '.join(others)}" if others else "")
+
+
+def _problems(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per reason: how often, and an example."""
+    first = {row["reason"]: row for row in reversed(rows)}
+    counts = Counter(row["reason"] for row in rows)
+    return [
+        f"  {reason:<20}{count}, e.g. {first[reason]['id']}: {first[reason]['detail']}"
+        for reason, count in counts.most_common()
+    ]

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from data.corpus.config import ManifestCorpus
-from data.corpus.imported import Imported, import_manifest, normalize_text
+from data.corpus.imported import Imported, import_corpus, normalize_text
 from data.errors import InputError
 
 
 def imported(folder: Path, rows: list[Any], **options: Any) -> Imported:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / "m.jsonl").write_text("\n".join(lines) + "\n")
-    return import_manifest(ManifestCorpus(kind="manifest", manifest=str(folder / "m.jsonl"), **options))
+    return import_corpus(ManifestCorpus(kind="manifest", manifest=str(folder / "m.jsonl"), **options))
 
 
 def row(path: str = "a.wav", **fields: Any) -> dict[str, Any]:
@@ -93,13 +93,13 @@ def test_a_manifest_that_cannot_serve_is_refused_with_a_remedy(
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl"):
-        import_manifest(ManifestCorpus(kind="manifest", manifest=str(tmp_path / "none.jsonl")))
+        import_corpus(ManifestCorpus(kind="manifest", manifest=str(tmp_path / "none.jsonl")))
 
 
 def test_a_byte_order_mark_and_blank_lines_are_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes(b'\xef\xbb\xbf{"audio_filepath": "a.wav"}\r\n\r\n')
     config = ManifestCorpus(kind="manifest", manifest=str(tmp_path / "m.jsonl"))
-    assert len(import_manifest(config).utterances) == 1
+    assert len(import_corpus(config).utterances) == 1
 
 
 def test_normalising_keeps_letters_of_every_script() -> None:
@@ -108,7 +108,7 @@ def test_normalising_keeps_letters_of_every_script() -> None:
 
 def test_the_real_manifest_is_read_whole(real_audio: Path) -> None:
     manifest = str(real_audio / "digits" / "manifest.jsonl")
-    result = import_manifest(ManifestCorpus(kind="manifest", manifest=manifest, test={"take": [8, 9]}))
+    result = import_corpus(ManifestCorpus(kind="manifest", manifest=manifest, test={"take": [8, 9]}))
     assert not result.quarantine
     held_out = [item for item in result.utterances if item.split == "test"]
     assert held_out

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.corpus.config import ManifestCorpus
-from data.corpus.imported import import_manifest
+from data.corpus.imported import import_corpus
 from data.manifest import read_manifest, write_manifest
 from data.store import TokenStore
 from model.audio_tokenizers.base import fit_audio_tokenizer
@@ -31,7 +31,7 @@ def digits(real_audio: Path) -> Path:
 
 def tokenize(manifest: Path, corpus: ManifestCorpus, folder: Path) -> tuple[list[dict], TokenStore]:
     """What prepare, fit_tokenizer and tokenize_speech do to a manifest: (quarantined rows, store)."""
-    imported = import_manifest(corpus)
+    imported = import_corpus(corpus)
     prepared = str(folder / "manifest.jsonl")
     write_manifest(prepared, imported.utterances)
     fitted = [u for u in read_manifest(prepared) if u.split == "train"][::8]

@@ -1,0 +1,117 @@
+"""WebDataset tars. Of a plain tar, audio is named by its range of bytes; of a compressed one, it is written out."""
+
+import tarfile
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from data import storage
+from data.corpus.adapters.base import Bad, Found, split_of
+from data.corpus.adapters.folder import FolderAdapter, hash_file, is_audio
+from data.manifest import RowError, parse_row
+
+_PLAIN, _COMPRESSED = (".tar",), (".tar.gz", ".tgz")
+Part = tuple[str, tarfile.TarInfo, bytes | None]  # ending, member, content where it was read
+
+
+class WebDatasetAdapter(FolderAdapter):
+    """`corpus: {kind: webdataset, path: /data/shards, fields: {text: transcript}}`
+
+    A sample's `.json` gives the fields, its `.txt` the text. Utterances are named by shard and key, as keys often
+    start anew in every shard, unless the JSON has an `id`. Shards or folders called train…, valid… or test… say
+    the split.
+    """
+
+    kind = "webdataset"
+    title = "a WebDataset"
+    licence = "whatever the recordings' own terms are"
+    layout = "  train-000000.tar   (or .tar.gz), each with\n    0001.flac, 0001.json, 0001.txt, 0002.flac, …"
+    signs = ("*.tar", "*.tar.gz", "*.tgz", "*/*.tar", "*/*.tar.gz", "*/*.tgz")
+
+    @property
+    def root(self) -> str:
+        """The folder of the tars."""
+        return str(self.folder if self.folder.is_dir() else self.folder.parent)
+
+    def check_layout(self) -> None:
+        """Raises InputError where there is no tar."""
+        if not self._tars():
+            raise self.unlike(self.signs)
+
+    def content_id(self) -> str:
+        """SHA-256 over the members of plain tars (what is no audio by its bytes) and the bytes of the others."""
+        self.check_layout()
+        return storage.hash_json({self._name(path): _tar_id(path) for path in self._tars()})
+
+    def rows(self) -> Iterator[Found | Bad]:
+        """One row per sample."""
+        self.check_layout()
+        for path in self._tars():
+            shard = self._name(path)
+            try:
+                for key, group in groupby(_parts(path), key=lambda part: _key(part[1].name)):
+                    yield self._sample(shard, key, list(group), path)
+            except (tarfile.TarError, OSError, EOFError) as error:
+                yield Bad.of(shard, shard, "unreadable", f"{type(error).__name__}: {error}; samples before it are kept")
+
+    def _sample(self, shard: str, key: str, parts: list[Part], path: Path) -> Found | Bad:
+        stem = shard.removesuffix(next(end for end in _PLAIN + _COMPRESSED if shard.endswith(end)))
+        identity = f"{stem}/{key}"
+        audio = next((part for part in parts if is_audio(part[1].name)), None)
+        if audio is None:
+            return Bad.of(identity, shard, "missing", f"no audio among {', '.join(part[1].name for part in parts)}")
+        try:
+            fields = _fields(parts)
+        except (RowError, UnicodeDecodeError) as error:
+            return Bad.of(identity, shard, "bad_field", error)
+        member, content = audio[1], audio[2]
+        splits = {split_of(part) for part in stem.split("/")} - {"train"}
+        row = {"id": identity, "split": min(splits, default="train"), **fields}
+        if content is not None:
+            return Found({**row, "audio_filepath": f"{identity}{Path(member.name).suffix}"}, content)
+        end = member.offset_data + member.size
+        return Found({**row, "audio_filepath": f"{shard}#bytes={member.offset_data}-{end}"})
+
+    def _tars(self) -> list[Path]:
+        if self.folder.is_file():
+            return [self.folder] if self.folder.name.endswith(_PLAIN + _COMPRESSED) else []
+        return [self.folder / name for name in self.listing() if name.endswith(_PLAIN + _COMPRESSED)]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _parts(path: Path) -> Iterator[Part]:
+    """Members of a tar in order, the audio of a plain one unread."""
+    plain = path.name.endswith(_PLAIN)
+    with tarfile.open(path, "r:" if plain else "r|gz") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            unread = plain and is_audio(member.name)
+            handle = None if unread else tar.extractfile(member)
+            yield Path(member.name).suffix, member, handle.read() if handle else None
+
+
+def _key(name: str) -> str:
+    """WebDataset's key: the name up to the first dot after the last slash."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _fields(parts: list[Part]) -> dict[str, Any]:
+    contents = {suffix: content for suffix, _, content in parts if content is not None}
+    fields = parse_row(contents[".json"]) if ".json" in contents else {}
+    if ".txt" in contents and "text" not in fields:
+        fields["text"] = contents[".txt"].decode("utf-8-sig").strip()
+    return fields
+
+
+def _tar_id(path: Path) -> Any:
+    if not path.name.endswith(_PLAIN):
+        return hash_file(path)
+    try:
+        return [[m.name, m.size, None if c is None else storage.hash_bytes(c)] for _, m, c in _parts(path)]
+    except (tarfile.TarError, OSError, EOFError):
+        return hash_file(path)  # broken inside: `rows` says where

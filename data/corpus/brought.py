@@ -1,0 +1,62 @@
+"""A brought corpus from its folder to checked utterances: for `prepare`, and for a dry run that writes nothing."""
+
+from typing import Any
+
+from data import storage
+from data.corpus.adapters.base import open_corpus
+from data.corpus.config import BroughtCorpus
+from data.corpus.imported import import_corpus, where
+from data.corpus.validate import Checked, Facts, Finding, check_all, check_content
+from data.errors import InputError
+from data.frozen import result_fields
+from data.manifest import Utterance
+
+# A job's id is asked for many times within one command, and a large corpus takes seconds to list.
+_content_ids: dict[int, tuple[BroughtCorpus, str]] = {}
+
+
+def content_id(config: BroughtCorpus) -> str:
+    """Hash of a corpus' content, computed once for each loaded recipe. Raises InputError where there is none."""
+    known = _content_ids.get(id(config))
+    if known is None:
+        known = _content_ids[id(config)] = (config, open_corpus(config).content_id())
+    return known[1]
+
+
+def content_fields(config: BroughtCorpus) -> dict[str, Any]:
+    """What of the configuration changes the manifest, beside the corpus' content; where it lies does not."""
+    return {name: value for name, value in result_fields(config).items() if name not in ("path", "manifest")}
+
+
+def bring(config: BroughtCorpus, folder: str) -> Checked:
+    """The usable utterances of a corpus, with quarantine rows for the rest.
+
+    Audio that lies in no file of its own is written below `folder`/audio, as it is. Raises InputError.
+    """
+
+    def keep(utterance: Utterance, content: bytes) -> None:
+        storage.write_bytes(storage.join(folder, utterance.audio_filepath), content)
+
+    imported = import_corpus(config, keep)
+    if config.check == "none":
+        return Checked(imported.utterances, [Facts()] * len(imported.utterances), imported.quarantine)
+    checked = check_all(imported.utterances, folder, config.check == "decode", config.check_workers)
+    if not checked.utterances:
+        row = checked.quarantine[0]
+        raise InputError(
+            f"{where(config)}: no audio of it can be used; the first, {row['audio_filepath']}: {row['reason']}: "
+            f"{row['detail']}"
+        )
+    return Checked(checked.utterances, checked.facts, [*imported.quarantine, *checked.quarantine])
+
+
+def look_at(config: BroughtCorpus) -> Checked:
+    """What `bring` would find by headers alone, writing nothing."""
+    known: dict[str, Finding] = {}
+
+    def keep(utterance: Utterance, content: bytes) -> None:
+        known[utterance.audio_filepath] = check_content(content, utterance)
+
+    imported = import_corpus(config, keep)
+    checked = check_all(imported.utterances, "", False, config.check_workers, known)
+    return Checked(checked.utterances, checked.facts, [*imported.quarantine, *checked.quarantine])
