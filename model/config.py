@@ -65,7 +65,7 @@ class ResidualKMeans(Frozen):
     max_frames: int = Field(100_000, ge=1, description="frames sampled for the fit")
 
 
-class SslUnits(Frozen):
+class SslUnits(CompressibleUnits):
     """Units of a self-supervised encoder's layer: k-means over HuBERT, WavLM, wav2vec 2.0 or data2vec features."""
 
     kind: Literal["ssl_units"]
@@ -89,7 +89,6 @@ class SslUnits(Frozen):
     frame_share: float = Field(
         0.5, gt=0, le=1, description="share of an utterance's frames in the sample; less means more utterances"
     )
-    compression: CompressionConfig | None = Field(None, description="dedup, bpe or unigram; null stores every frame")
 
     @model_validator(mode="after")
     def _chunks_move_on(self) -> "SslUnits":
