@@ -97,9 +97,45 @@ class SslUnits(CompressibleUnits):
         return self
 
 
+class PitchVQ(Frozen):
+    """Pitch codes: a small VQ-VAE over speaker-normalised log-F0 contours."""
+
+    kind: Literal["pitch_vq"]
+    sample_rate: int = Field(16000, description="Hz")
+    frame_rate_hz: float = Field(12.5, gt=0, description="codes per second")
+    codebook_size: int = Field(64, ge=2, description="codes")
+    min_hz: float = Field(60.0, gt=0, description="lowest F0 looked for")
+    max_hz: float = Field(500.0, gt=0, description="highest F0 looked for")
+    channels: int = Field(32, ge=4)
+    steps: int = Field(500, ge=1, description="steps of the VQ-VAE's training")
+    batch_size: int = Field(32, ge=1, description="crops of one step")
+    crop_codes: int = Field(24, ge=1, description="codes of one training crop")
+    lr: float = Field(2e-3, gt=0)
+    max_frames: int = Field(200_000, ge=1, description="frames (100 Hz) of training contours")
+
+    @model_validator(mode="after")
+    def _band_is_one(self) -> "PitchVQ":
+        if not self.min_hz < self.max_hz <= self.sample_rate / 2:
+            raise ValueError(f"min_hz {self.min_hz:g} and max_hz {self.max_hz:g} are no band below sample_rate / 2")
+        return self
+
+
+class Style(Frozen):
+    """Style codes: k-means over speaker-normalised statistics of whole seconds."""
+
+    kind: Literal["style"]
+    sample_rate: int = Field(16000, description="Hz")
+    frame_rate_hz: float = Field(1.0, gt=0, description="codes per second; it divides 100")
+    codebook_size: int = Field(100, ge=2, description="number of clusters")
+    iterations: int = Field(30, ge=1, description="Lloyd iterations at most")
+    max_frames: int = Field(20_000, ge=1, description="frames (frame_rate_hz) sampled for the fit")
+
+
+# Kinds that are fitted on whole utterances and who speaks in them.
+UtterancesConfig = PitchVQ | Style
 # Kinds that are fitted on frames which their class' `features_of` makes of one wave.
 FramesConfig = KMeansUnits | ResidualKMeans
-AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans | SslUnits, Field(discriminator="kind")]
+AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans | SslUnits | PitchVQ | Style, Field(discriminator="kind")]
 
 
 NewRows = Literal["mean", "mean_covariance", "random"]

@@ -16,15 +16,18 @@ from data.manifest import Utterance, read_manifest
 from data.text_tokenizer import build_byte_words_tokenizer, frequent_words
 from model.audio_tokenizers.base import (
     fit_audio_tokenizer,
+    fits_utterances,
     is_brought,
     load_audio_tokenizer,
     tokenizer_class,
 )
 from model.audio_tokenizers.brought import brought_paths, content_ids
-from model.config import AudioTokenizerConfig, FramesConfig, SslUnits
+from model.config import AudioTokenizerConfig, FramesConfig, SslUnits, UtterancesConfig
 from ray_jobs import prepare
 from ray_jobs.fit_codebook import fit_codebook
+from ray_jobs.fit_compression import finish_stream
 from ray_jobs.fit_frames import collect_frames, unit_word_agreement
+from ray_jobs.fit_utterances import Source, fit_on_utterances
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
@@ -44,14 +47,25 @@ def work(run: Run) -> None:
     quality = {}
     for stream in run.recipe.tokenizers:
         utterances = [utterance for utterance in train if utterance.kind == kind_of_stream(stream)]
-        if utterances and is_brought(run.recipe.tokenizers[stream].kind):
-            quality[stream] = _bring_stream(run, stream, utterances, manifest)
-        elif utterances:
-            quality[stream] = _fit_stream(run, stream, utterances, manifest)
+        if utterances:
+            quality[stream] = _make_stream(run, stream, utterances, manifest)
         else:
             _skip_stream(run.recipe, stream, manifest)
     _save_text_tokenizer(run, train)
     storage.write_json(run.folder.file("quality.json"), quality)
+
+
+def _make_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
+    """Bring or fit the tokenizer of a stream, then what comes after its codebook. Returns its quality."""
+    config = run.recipe.tokenizers[stream]
+    source = _source(run.recipe, utterances, manifest)
+    if is_brought(config.kind):
+        quality = _bring_stream(run, stream, utterances, manifest)
+    elif fits_utterances(config.kind):
+        quality = fit_on_utterances(source, cast(UtterancesConfig, config), run.folder.file(stream))
+    else:
+        quality = _fit_stream(run, stream, utterances, manifest)
+    return quality | finish_stream(config, run.folder.file(stream), source, quality)
 
 
 def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
@@ -70,6 +84,11 @@ def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: st
     log.info("fit_tokenizer: %s from %d frames: %.1f s of analysis, %.1f s of fit, %s", stream, len(features_ND),
              collected - started, time.monotonic() - collected, json.dumps(quality))  # fmt: skip
     return quality
+
+
+def _source(recipe: Recipe, utterances: list[Utterance], manifest: str) -> Source:
+    settings = recipe.tokenize
+    return Source(utterances, manifest, settings.max_duration_s, recipe.seed, settings.num_workers)
 
 
 def _bring_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:

@@ -24,6 +24,8 @@ FORMAT_VERSION = 1
 KINDS = {
     "kmeans_units": "model.audio_tokenizers.kmeans_units:KMeansUnitTokenizer",
     "residual_kmeans": "model.audio_tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+    "pitch_vq": "model.audio_tokenizers.pitch_vq:PitchVQTokenizer",
+    "style": "model.audio_tokenizers.style:StyleTokenizer",
     "ssl_units": "model.audio_tokenizers.ssl_units:SslUnitTokenizer",
 }
 
@@ -78,6 +80,30 @@ class FittedTokenizer(AudioTokenizer, Protocol):
         ...
 
 
+class UtteranceFittedTokenizer(AudioTokenizer, Protocol):
+    """An audio tokenizer that is fitted on whole utterances and who speaks in them."""
+
+    @staticmethod
+    def features_of(config: Any, wave_N: np.ndarray) -> np.ndarray:
+        """The features (F, D) of one utterance that a tokenizer of `config` is fitted on."""
+        ...
+
+    @classmethod
+    def fit_utterances(
+        cls, config: Any, features: Sequence[np.ndarray], speakers: Sequence[str | None], seed: int
+    ) -> "UtteranceFittedTokenizer":
+        """Fit on features (F, D) of utterances."""
+        ...
+
+    def quantise(self, features_FD: np.ndarray, speaker: str | None = None) -> np.ndarray:
+        """int16 codes (T, K) of such features."""
+        ...
+
+    def quality_of_utterances(self, features: Sequence[np.ndarray], speakers: Sequence[str | None]) -> dict[str, float]:
+        """How well the codes serve these utterances."""
+        ...
+
+
 class BroughtTokenizer(AudioTokenizer, Protocol):
     """An audio tokenizer whose weights, or some of them, a user brings."""
 
@@ -93,6 +119,11 @@ class BroughtTokenizer(AudioTokenizer, Protocol):
 def is_brought(kind: str) -> bool:
     """Whether weights of this kind come from the user. Raises InputError for an unknown kind."""
     return hasattr(tokenizer_class(kind), "bring")
+
+
+def fits_utterances(kind: str) -> bool:
+    """Whether this kind is fitted on whole utterances. Raises InputError for an unknown kind."""
+    return hasattr(tokenizer_class(kind), "fit_utterances")
 
 
 def load_audio_tokenizer(folder: str) -> Any:

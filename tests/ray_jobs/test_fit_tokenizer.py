@@ -76,7 +76,7 @@ def test_the_text_tokenizer_has_a_token_for_every_training_word(tmp_path, monkey
     from transformers import AutoTokenizer
 
     make_corpus(tmp_path)
-    monkeypatch.setattr("ray_jobs.fit_tokenizer._fit_stream", lambda *args: {})
+    monkeypatch.setattr("ray_jobs.fit_tokenizer._make_stream", lambda *args: {})
     recipe = load_recipe(str(ROOT / "configs/tiny.yaml"), [])
     work(Run(recipe, RunFolder(str(tmp_path / "run"), "x"), {"prepare": str(tmp_path)}))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/text")
@@ -91,7 +91,7 @@ def test_the_text_tokenizer_has_a_token_for_every_training_word(tmp_path, monkey
 def test_a_stream_without_audio_is_an_error_only_where_the_recipe_uses_it(tmp_path, monkeypatch):
     rows = [row for row in make_corpus(tmp_path) if row.kind == "speech"]
     write_manifest(str(tmp_path / "manifest.jsonl"), rows)
-    monkeypatch.setattr("ray_jobs.fit_tokenizer._fit_stream", lambda *args: {})
+    monkeypatch.setattr("ray_jobs.fit_tokenizer._make_stream", lambda *args: {})
     recipe = load_recipe(str(ROOT / "configs/tiny.yaml"), [])
     run = Run(recipe, RunFolder(str(tmp_path / "run"), "x"), {"prepare": str(tmp_path)})
     with pytest.raises(InputError, match=r"'music'.*text_to_music.*no training utterance of kind 'music'"):

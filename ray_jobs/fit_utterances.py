@@ -1,0 +1,171 @@
+"""What tokenizers and compressions are fitted on when single frames do not do: whole utterances.
+
+Shapes: F = frames of features, T = codes, D = features, K = codebooks.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import ray
+
+from data.audio import AudioError
+from data.errors import InputError
+from data.manifest import Utterance
+from data.timing import frame_span
+from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_class
+from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
+from model.config import UtterancesConfig
+from ray_jobs.session import start_ray
+from ray_jobs.tokenize_shard import load_wave
+
+log = logging.getLogger("antiphon")
+
+CHUNK_UTTERANCES = 64
+PHONES = "phones"  # the manifest's field: [[phone, start_s, end_s], …]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where utterances come from, and in which order: drawn by the seed, so that the first few stand for all."""
+
+    utterances: Sequence[Utterance]
+    manifest_path: str
+    max_duration_s: float
+    seed: int
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes (T, K) of an utterance, and the word and the phone of every frame."""
+
+    codes_TK: np.ndarray
+    words_T: np.ndarray
+    phones_T: np.ndarray
+
+
+def fit_on_utterances(source: Source, config: UtterancesConfig, folder: str) -> dict[str, float]:
+    """Write the tokenizer that `config` describes to `folder`; returns its quality. Raises InputError for no audio."""
+    start_ray()
+    started = time.monotonic()
+    features, speakers = collect_features(source, config)
+    if not features:
+        raise InputError(f"audio tokenizer {config.kind}: no audio to fit it on; see the quarantine of prepare")
+    collected = time.monotonic()
+    tokenizer = tokenizer_class(config.kind).fit_utterances(config, features, speakers, source.seed)
+    fitted = time.monotonic()
+    frames = sum(len(features_FD) for features_FD in features)
+    quality: dict[str, float] = {"frames": frames, **tokenizer.quality_of_utterances(features, speakers)}
+    tokenizer.save(folder)
+    log.info("fit_tokenizer: %s from %d frames of %d utterances: %.1f s of analysis, %.1f s of fit, %s", config.kind,
+             frames, len(features), collected - started, fitted - collected, json.dumps(quality))  # fmt: skip
+    return quality
+
+
+def collect_features(source: Source, config: UtterancesConfig) -> tuple[list[np.ndarray], list[str | None]]:
+    """Features (F, D) of whole utterances until there are config.max_frames frames, and who speaks in each."""
+    features: list[np.ndarray] = []
+    speakers: list[str | None] = []
+    total = 0
+    for features_FD, speaker in _over_chunks(source, features_of_chunk, config):
+        if total >= config.max_frames:
+            break
+        features.append(features_FD)
+        speakers.append(speaker)
+        total += len(features_FD)
+    return features, speakers
+
+
+def encode_sample(source: Source, folder: str, max_frames: int) -> list[Encoded]:
+    """Utterances as the tokenizer saved in `folder` encodes them, until there are `max_frames` frames."""
+    encoded: list[Encoded] = []
+    total = 0
+    for one in _over_chunks(source, codes_of_chunk, folder):
+        if total >= max_frames:
+            break
+        encoded.append(one)
+        total += len(one.codes_TK)
+    return encoded
+
+
+def phone_agreement(encoded: Sequence[Encoded]) -> dict[str, float]:
+    """`label_agreement` of single-codebook codes with the phones; empty without phones."""
+    codes_N = np.concatenate([one.codes_TK[:, 0] for one in encoded])
+    found = label_agreement(codes_N, np.concatenate([one.phones_T for one in encoded]))
+    return {f"phone_{key}": value for key, value in found.items()}
+
+
+def word_agreement(encoded: Sequence[Encoded]) -> dict[str, float]:
+    """`label_agreement` of single-codebook codes with the words; empty without words."""
+    codes_N = np.concatenate([one.codes_TK[:, 0] for one in encoded])
+    found = label_agreement(codes_N, np.concatenate([one.words_T for one in encoded]))
+    return {f"word_{key}": value for key, value in found.items()}
+
+
+def features_of_chunk(
+    chunk: list[Utterance], manifest_path: str, max_duration_s: float, config: UtterancesConfig
+) -> list[tuple[np.ndarray, str | None]]:
+    """Features (F, D) of these utterances and their speakers; files that cannot be used are passed over."""
+    features_of = tokenizer_class(config.kind).features_of
+    waves = _waves(chunk, manifest_path, max_duration_s, config.sample_rate)
+    return [(features_of(config, wave_N), utterance.speaker) for utterance, wave_N in waves]
+
+
+def codes_of_chunk(chunk: list[Utterance], manifest_path: str, max_duration_s: float, folder: str) -> list[Encoded]:
+    """These utterances encoded; files that cannot be used are passed over."""
+    tokenizer = _tokenizer(folder)
+    encoded = []
+    for utterance, wave_N in _waves(chunk, manifest_path, max_duration_s, tokenizer.sample_rate):
+        (codes_TK,) = tokenizer.encode([wave_N], [utterance.speaker])
+        rate_hz, frames = tokenizer.frame_rate_hz, len(codes_TK)
+        words_T = labels_of_frames(utterance.words or (), frames, rate_hz)
+        phones_T = labels_of_frames(utterance.extra.get(PHONES) or (), frames, rate_hz)
+        encoded.append(Encoded(codes_TK, words_T, phones_T))
+    return encoded
+
+
+def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate_hz: float) -> np.ndarray:
+    """The label (T,) of every frame, by spans (label, start_s, end_s); NO_LABEL where there is none."""
+    labels = np.full(num_frames, NO_LABEL, dtype="U32")
+    for label, start_s, end_s in spans:
+        start, end = frame_span(float(start_s), float(end_s), frame_rate_hz, num_frames)
+        labels[start:end] = label
+    return labels
+
+
+def _waves(
+    chunk: list[Utterance], manifest_path: str, max_duration_s: float, sample_rate: int
+) -> Iterator[tuple[Utterance, np.ndarray]]:
+    for utterance in chunk:
+        try:
+            yield utterance, load_wave(manifest_path, utterance, sample_rate, max_duration_s)
+        except AudioError:
+            continue
+
+
+def _over_chunks(source: Source, function: Callable[..., list[Any]], argument: Any) -> Iterator[Any]:
+    """Results in an order that the number of workers has no part in; chunks are computed as Ray tasks, as asked for."""
+    drawn = sorted(source.utterances, key=lambda utterance: utterance.id)
+    random.Random(source.seed).shuffle(drawn)
+    task = ray.remote(num_cpus=1)(function)
+    starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
+    running: list[ray.ObjectRef] = []
+    while True:
+        while len(running) <= source.num_workers and (start := next(starts, None)) is not None:
+            chunk = drawn[start : start + CHUNK_UTTERANCES]
+            running.append(task.remote(chunk, source.manifest_path, source.max_duration_s, argument))
+        if not running:
+            return
+        yield from ray.get(running.pop(0))
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: str) -> Any:
+    return load_audio_tokenizer(folder)
