@@ -110,7 +110,9 @@ def word_spans(text: str, starts_s: list[float], duration_s: float) -> list[list
     if len(words) != len(starts_s):
         return None
     bounds = np.minimum(np.maximum.accumulate([*starts_s, duration_s]), duration_s).tolist()
-    return [[word, written_seconds(bounds[index]), written_seconds(bounds[index + 1])] for index, word in enumerate(words)]
+    return [
+        [word, written_seconds(bounds[index]), written_seconds(bounds[index + 1])] for index, word in enumerate(words)
+    ]
 
 
 def make_item(synthesizer: Synthesizer, item: dict[str, Any], folder: str, sample_rate: int) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def level(wave: np.ndarray, utterance_id: str) -> np.ndarray:
     digest = hashlib.sha256(utterance_id.encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     peak = float(np.abs(wave).max()) if wave.size else 0.0
-    padded = np.pad(wave.astype(np.float64) * (PEAK / peak if peak > 0 else 0.0), seconds_to_samples(PAD_S, SAMPLE_RATE))
+    padded = np.pad(
+        wave.astype(np.float64) * (PEAK / peak if peak > 0 else 0.0), seconds_to_samples(PAD_S, SAMPLE_RATE)
+    )
     noisy = padded + generator.normal(0.0, NOISE_SIGMA, padded.size)
     return np.clip(np.round(noisy), -32768, 32767).astype(np.int16)
 
