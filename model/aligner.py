@@ -38,7 +38,7 @@ class WordAligner:
 
     @classmethod
     def load(cls, config: CtcAlignment) -> "WordAligner":
-        """The model at `config.path`, on a GPU where it is given one. Raises InputError where there is no such model."""
+        """The model at `config.path`, on a GPU where it is given one. Raises InputError where there is none."""
         from transformers import AutoModelForCTC
         from transformers.utils.hub import cached_file
 
