@@ -199,7 +199,8 @@ def _opened(handle: Any) -> Iterator[Source]:
         except (soundfile.SoundFileError, ValueError, TypeError) as error:
             from data.audio_container import open_container  # FFmpeg is loaded only for what libsndfile does not know
 
-            with open_container(watched, str(error)) as container:
+            # Its whole text holds the handle's address, and the same file must give the same row.
+            with open_container(watched, str(getattr(error, "error_string", error))) as container:
                 yield container
         else:
             with sound:
