@@ -36,6 +36,11 @@ class UnigramCompression(_Merges):
 CompressionConfig = Annotated[DedupCompression | BpeCompression | UnigramCompression, Field(discriminator="kind")]
 
 
+def loses_durations(compression: DedupCompression | BpeCompression | UnigramCompression) -> bool:
+    """Whether the compressed codes alone do not say how long each unit lasts."""
+    return isinstance(compression, DedupCompression) or compression.dedup
+
+
 class CompressibleUnits(Frozen):
     """Units of one codebook, which the token store may hold compressed."""
 

@@ -4,14 +4,14 @@ import difflib
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data import storage
 from data.config import CorpusConfig, GrammarConfig, TextConfig, TokenizeConfig
 from data.errors import InputError
 from data.frozen import Frozen, placement
 from eval.config import EvalConfig, JudgesConfig
-from model.config import AudioTokenizerConfig, LanguageModelConfig, TrainConfig, VocoderConfig
+from model.config import AudioTokenizerConfig, LanguageModelConfig, TrainConfig, VocoderConfig, loses_durations
 from ray_jobs.config import TuneConfig
 from serve.config import ServeConfig
 
@@ -44,6 +44,17 @@ class Recipe(Frozen):
     model: str | None = placement(None, "train: start from this folder; deploy, run_eval: use this model folder")
     checkpoint: str | None = placement(None, "export: the checkpoint folder")
     endpoint: str | None = placement(None, "run_eval: URL of a running endpoint")
+
+    @model_validator(mode="after")
+    def _vocoder_gets_its_frames(self) -> "Recipe":
+        compression = getattr(self.tokenizers.get("unit"), "compression", None)
+        if self.vocoder is not None and compression is not None and loses_durations(compression):
+            raise ValueError(
+                f"vocoder {self.vocoder.kind} needs to know how long each unit lasts, and a language model over "
+                f"tokenizers.unit.compression {compression.kind} after deduplication does not say: take compression "
+                "{kind: unigram} or {kind: bpe} without dedup, or set vocoder: null"
+            )
+        return self
 
     def without_arguments(self) -> "Recipe":
         """The recipe that upstream jobs see."""

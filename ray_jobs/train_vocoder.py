@@ -24,7 +24,8 @@ def work(run: Run) -> None:
     train = ray.remote(num_cpus=1, max_retries=0)(train_vocoder)
     inputs = run.inputs
     fields = config.model_dump()
-    ray.get(train.remote(fields, run.recipe.seed, inputs["prepare"], inputs["tokenize_speech"], run.folder.path))
+    folders = (inputs["prepare"], inputs["tokenize_speech"], run.folder.path, inputs["fit_tokenizer"])
+    ray.get(train.remote(fields, run.recipe.seed, *folders))
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:

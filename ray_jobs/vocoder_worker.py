@@ -7,9 +7,12 @@ import numpy as np
 
 from data import storage
 from data.audio import AudioError, load_audio
+from data.durations import expand
 from data.errors import InputError
 from data.manifest import Utterance, read_manifest, resolve_audio
 from data.store import Record, TokenStore
+from model.audio_tokenizers.compression import FOLDER as COMPRESSION
+from model.audio_tokenizers.compression import Compression, load_compression
 from model.audio_tokenizers.features import frames_per_code, log_mel
 from model.config import VocoderConfig
 from model.vocoder_training import Example, fit_unit_mel
@@ -21,8 +24,13 @@ STREAM = "unit"
 ONLY_VOICE = "default"
 
 
-def train_vocoder(fields: dict[str, Any], seed: int, prepared: str, store: str, folder: str) -> None:
-    """Write the vocoder to `folder`/unit and summary.json beside it. `fields` are those of VocoderConfig."""
+def train_vocoder(
+    fields: dict[str, Any], seed: int, prepared: str, store: str, folder: str, tokenizers: str | None = None
+) -> None:
+    """Write the vocoder to `folder`/unit and summary.json beside it. `fields` are those of VocoderConfig.
+
+    A compression of the units in `tokenizers`, the folder of fit_tokenizer, becomes the vocoder's own.
+    """
     configure_logging()
     config = VocoderConfig(**fields)
     tokens = TokenStore.open(store)
@@ -30,9 +38,13 @@ def train_vocoder(fields: dict[str, Any], seed: int, prepared: str, store: str, 
         raise InputError(f"the token store has streams {sorted(tokens.streams)} and no {STREAM!r}: set vocoder to null")
     info = tokens.streams[STREAM]
     chosen = choose(tokens.records, config.max_utterances, seed)
-    examples = make_examples(chosen, storage.join(prepared, "manifest.jsonl"), config.sample_rate, info.frame_rate_hz)
+    compression = load_compression(storage.join(tokenizers, STREAM, COMPRESSION)) if tokenizers else None
+    manifest = storage.join(prepared, "manifest.jsonl")
+    examples = make_examples(chosen, manifest, config.sample_rate, info.frame_rate_hz, compression)
     log.info("train_vocoder: %d of %d utterances", len(examples), len(chosen))
-    vocoder, losses = fit_unit_mel(examples, config, seed, STREAM, info.frame_rate_hz, info.codebook_size)
+    codebook_size = info.codebook_size if compression is None else compression.base_size
+    vocoder, losses = fit_unit_mel(examples, config, seed, STREAM, info.frame_rate_hz, codebook_size)
+    vocoder.compression = compression
     vocoder.save(storage.join(folder, STREAM))
     summary = {"utterances": len(examples), "unreadable": len(chosen) - len(examples), **losses}
     storage.write_json(storage.join(folder, "summary.json"), summary)
@@ -49,8 +61,14 @@ def choose(records: list[Record], most: int, seed: int) -> list[Record]:
     return [usable[index] for index in sorted(drawn)]
 
 
-def make_examples(records: list[Record], manifest: str, sample_rate: int, frame_rate_hz: float) -> list[Example]:
-    """Codes with the log-mel frames that they stand for. Audio that has become unreadable is logged and left out."""
+def make_examples(
+    records: list[Record],
+    manifest: str,
+    sample_rate: int,
+    frame_rate_hz: float,
+    compression: Compression | None = None,
+) -> list[Example]:
+    """One code per frame, with the log-mel frames it stands for. Audio become unreadable is logged and left out."""
     wanted = {record.id: record for record in records}
     ratio = frames_per_code(frame_rate_hz)
     examples = []
@@ -63,7 +81,7 @@ def make_examples(records: list[Record], manifest: str, sample_rate: int, frame_
         except AudioError as error:
             log.warning("train_vocoder: %s left out: %s", utterance.id, error)
             continue
-        examples.append(_example(record, wave, sample_rate, ratio))
+        examples.append(_example(record, wave, sample_rate, ratio, compression))
     return examples
 
 
@@ -71,10 +89,15 @@ def _load(manifest: str, utterance: Utterance, sample_rate: int) -> np.ndarray:
     return load_audio(resolve_audio(manifest, utterance), sample_rate, utterance.offset, utterance.duration)
 
 
-def _example(record: Record, wave: np.ndarray, sample_rate: int, ratio: int) -> Example:
-    codes_T = record.streams[STREAM].astype(np.int64)
-    if STREAM in record.durations:
-        codes_T = np.repeat(codes_T, record.durations[STREAM])
+def _example(
+    record: Record, wave: np.ndarray, sample_rate: int, ratio: int, compression: Compression | None
+) -> Example:
+    codes_T, durations = record.streams[STREAM], record.durations.get(STREAM)
+    if compression is not None:
+        codes_T = compression.expand(codes_T, durations)
+    elif durations is not None:
+        codes_T = expand(codes_T, durations)
+    codes_T = codes_T.astype(np.int64)
     mel_FM = log_mel(wave, sample_rate).astype(np.float32)
     # The two count frames from the same beginning; at the end they may differ by less than one code.
     length = min(codes_T.size, -(-len(mel_FM) // ratio))

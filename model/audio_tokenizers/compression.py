@@ -34,6 +34,16 @@ class Compression(Protocol):
     kind: str
 
     @property
+    def base_size(self) -> int:
+        """How many codes the tokenizer itself has."""
+        ...
+
+    @property
+    def needs_durations(self) -> bool:
+        """Whether the codes alone do not say how long each unit lasts."""
+        ...
+
+    @property
     def codebook_size(self) -> int:
         """How many codes `compress` can give."""
         ...
@@ -59,9 +69,10 @@ class Deduplication:
     """Runs of equal codes become one code."""
 
     kind = "dedup"
+    needs_durations = True
 
     def __init__(self, base_size: int) -> None:
-        self.codebook_size = base_size
+        self.base_size = self.codebook_size = base_size
 
     def compress(self, codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One code per run and its frames."""
@@ -85,9 +96,9 @@ class Merges:
 
     def __init__(self, kind: str, model: Any, base_size: int, dedup: bool) -> None:
         self.kind = kind
-        self.dedup = dedup
+        self.base_size = base_size
+        self.needs_durations = dedup
         self._model = model
-        self._base_size = base_size
         spelled = [model.id_to_token(code) for code in range(model.get_vocab_size())]
         self._pieces = [_units_of(text) for text in spelled]
         self._lengths = np.array([len(piece) for piece in self._pieces])
@@ -101,10 +112,10 @@ class Merges:
 
     def compress(self, codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes of pieces. Raises InputError for a unit outside the base codebook."""
-        units_U, frames_U = deduplicate(codes_T) if self.dedup else (np.asarray(codes_T).reshape(-1), None)
-        if units_U.size and not 0 <= units_U.min() <= units_U.max() < self._base_size:
+        units_U, frames_U = deduplicate(codes_T) if self.needs_durations else (np.asarray(codes_T).reshape(-1), None)
+        if units_U.size and not 0 <= units_U.min() <= units_U.max() < self.base_size:
             raise InputError(
-                f"units run from {units_U.min()} to {units_U.max()}, expected 0 to {self._base_size - 1}: "
+                f"units run from {units_U.min()} to {units_U.max()}, expected 0 to {self.base_size - 1}: "
                 "they come from another tokenizer than this compression"
             )
         codes_L = np.array(self._model.encode(_text_of(units_U)).ids, dtype=np.int16)
@@ -119,13 +130,13 @@ class Merges:
         """The frames, by the pieces; durations are used only where units were deduplicated."""
         codes_L = np.asarray(codes_L).reshape(-1)
         units_U = np.concatenate([np.zeros(0, np.int16), *(self._pieces[code] for code in codes_L)])
-        if not self.dedup or durations is None:
+        if not self.needs_durations or durations is None:
             return units_U
         return expand(units_U, np.abs(np.asarray(durations, dtype=np.int64)))
 
     def save(self, folder: str) -> None:
         """Write config.json and tokenizer.json."""
-        _save_config(folder, self.kind, self._base_size, dedup=self.dedup)
+        _save_config(folder, self.kind, self.base_size, dedup=self.needs_durations)
         storage.write_bytes(storage.join(folder, _MODEL_NAME), self._model.to_str().encode())
 
 

@@ -13,8 +13,11 @@ from safetensors.torch import load, save
 from torch import nn
 
 from data import storage
+from data.durations import expand
 from data.errors import InputError
 from data.timing import seconds_to_samples
+from model.audio_tokenizers.compression import FOLDER as COMPRESSION
+from model.audio_tokenizers.compression import Compression, load_compression
 from model.audio_tokenizers.features import NUM_MELS, frames_per_code, hop_samples
 from model.mel_inversion import mel_to_wave
 from model.vocoders.base import CONFIG_NAME, DURATIONS, FORMAT_VERSION, WEIGHTS_NAME, Streams
@@ -101,9 +104,11 @@ class UnitMelVocoder:
 
     kind = "unit_mel"
 
-    def __init__(self, network: UnitMelNetwork, shape: UnitMelShape) -> None:
+    def __init__(self, network: UnitMelNetwork, shape: UnitMelShape, compression: Compression | None = None) -> None:
+        """`compression` is that of the codes that come in; the network itself knows frames alone."""
         self.network = network.eval()
         self.shape = shape
+        self.compression = compression
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -131,7 +136,9 @@ class UnitMelVocoder:
         Deduplicated codes come with `<stream>_durations`, frames per code. The only voice need not be named.
         Raises InputError for an unknown voice, a missing stream or a code outside the codebook.
         """
-        codes_T, speaker = self._codes(streams), self._voice_index(voice)
+        return self._sound(self._codes(streams), self._voice_index(voice))
+
+    def _sound(self, codes_T: np.ndarray, speaker: int) -> np.ndarray:
         if not codes_T.size:
             return np.zeros(0, np.float32)
         with torch.no_grad():
@@ -141,14 +148,14 @@ class UnitMelVocoder:
 
     def stream(self, chunks: Iterable[Streams], voice: str | None = None) -> Iterator[np.ndarray]:
         """Pieces of sound, each made with the codes before it as context and cross-faded into the last."""
-        past_T = np.zeros(0, np.int64)
+        past_T, speaker = np.zeros(0, np.int64), self._voice_index(voice)
         fade = seconds_to_samples(CROSSFADE_S, self.sample_rate)
         held_N = np.zeros(0, np.float32)
         for chunk in chunks:
             codes_T = self._codes(chunk)
             if not codes_T.size:
                 continue
-            wave_N = self.synthesize({self.shape.stream: np.concatenate([past_T, codes_T])}, voice)
+            wave_N = self._sound(np.concatenate([past_T, codes_T]), speaker)
             start = past_T.size * self.samples_per_code - held_N.size
             ramp_N = np.linspace(0.0, 1.0, held_N.size, dtype=np.float32)
             fresh_N = wave_N[start:].copy()
@@ -164,6 +171,8 @@ class UnitMelVocoder:
         config = {"kind": self.kind, "version": FORMAT_VERSION, "inputs": list(self.inputs), **asdict(self.shape)}
         storage.write_json(storage.join(folder, CONFIG_NAME), config)
         storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save(dict(self.network.state_dict())))
+        if self.compression is not None:
+            self.compression.save(storage.join(folder, COMPRESSION))
 
     @classmethod
     def load(cls, folder: str) -> "UnitMelVocoder":
@@ -173,21 +182,24 @@ class UnitMelVocoder:
         shape = UnitMelShape(**{**fields, "voices": tuple(fields["voices"])})
         network = UnitMelNetwork(shape)
         network.load_state_dict(load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME))))
-        return cls(network, shape)
+        return cls(network, shape, load_compression(storage.join(folder, COMPRESSION)))
 
     def _codes(self, streams: Streams) -> np.ndarray:
         """int64 codes (T,), one per unit frame."""
         stream = self.shape.stream
         if stream not in streams:
             raise InputError(f"this vocoder needs the stream {stream!r}, got {sorted(streams)}")
-        codes_T = np.asarray(streams[stream], dtype=np.int64).reshape(-1)
-        if codes_T.size and not (codes_T.min() >= 0 and codes_T.max() < self.shape.codebook_size):
+        codes_L = np.asarray(streams[stream], dtype=np.int64).reshape(-1)
+        size = (self.compression or self.shape).codebook_size
+        if codes_L.size and not (codes_L.min() >= 0 and codes_L.max() < size):
             raise InputError(
-                f"codes of {stream!r} run from {codes_T.min()} to {codes_T.max()}, expected 0 to "
-                f"{self.shape.codebook_size - 1}: they come from another tokenizer than this vocoder's"
+                f"codes of {stream!r} run from {codes_L.min()} to {codes_L.max()}, expected 0 to "
+                f"{size - 1}: they come from another tokenizer than this vocoder's"
             )
         durations = streams.get(stream + DURATIONS)
-        return codes_T if durations is None else np.repeat(codes_T, np.asarray(durations, np.int64).reshape(-1))
+        if self.compression is not None:
+            return self.compression.expand(codes_L, durations).astype(np.int64)
+        return codes_L if durations is None else expand(codes_L, durations)
 
     def _voice_index(self, voice: str | None) -> int:
         if voice is None and len(self.voices) == 1:

@@ -55,3 +55,13 @@ def test_placement_does_not_enter_the_result():
     other = load_recipe(DEMO, ["train.num_workers=7", "train.save_every=3", "train.micro_batch_rows=1"])
     assert result_fields(one.train) == result_fields(other.train)
     assert result_fields(one.train) != result_fields(load_recipe(DEMO, ["train.steps=3"]).train)
+
+
+@pytest.mark.parametrize("compression", ["{kind: dedup}", "{kind: bpe, vocabulary_size: 500, dedup: true}"])
+def test_a_vocoder_is_refused_units_that_do_not_say_how_long_they_last(compression):
+    override = f"tokenizers.unit.compression={compression}"
+    with pytest.raises(InputError, match=r"how long each unit lasts.*vocoder: null"):
+        load_recipe(DEMO, [override, "vocoder={kind: unit_mel}"])
+    assert load_recipe(DEMO, [override, "vocoder=null"]).tokenizers["unit"].compression is not None
+    kept = load_recipe(DEMO, ["tokenizers.unit.compression={kind: unigram}", "vocoder={kind: unit_mel}"])
+    assert kept.tokenizers["unit"].compression.vocabulary_size == 5000

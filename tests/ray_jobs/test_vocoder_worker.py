@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from data.audio import write_wav
 from data.errors import InputError
 from data.manifest import Utterance, write_manifest
 from data.store import Record, StreamInfo, TokenStore, write_shard
+from model.audio_tokenizers.compression import fit_compression
+from model.config import BpeCompression, DedupCompression
 from model.vocoders.base import load_vocoder
 from ray_jobs.judges_worker import fit_clap_judge, fit_recogniser_judge
 from ray_jobs.vocoder_worker import choose, make_examples, train_vocoder
@@ -58,6 +61,30 @@ def test_a_corpus_of_clips_shorter_than_a_window_makes_a_vocoder(tmp_path: Path)
     vocoder = load_vocoder(str(tmp_path / "out" / "unit"))
     assert vocoder.voices == ("x",)
     assert vocoder.synthesize({"unit": np.array([3])}, "x").size == 320
+
+
+@pytest.mark.parametrize("config", [BpeCompression(kind="bpe", vocabulary_size=6), DedupCompression(kind="dedup")])
+def test_compressed_units_are_expanded_to_frames_for_training_and_for_sound(tmp_path: Path, config: object) -> None:
+    plain = [record("a", 10, speaker="x"), record("b", 11, speaker="x")]
+    compression = fit_compression(config, [item.streams["unit"] for item in plain], 4)  # type: ignore[arg-type]
+    compression.save(str(tmp_path / "tokenizers/unit/compression"))
+    compressed = []
+    for item in plain:
+        codes, durations = compression.compress(item.streams["unit"])
+        compressed.append(replace(item, streams={"unit": codes}, durations={"unit": durations}))
+    folder = prepared(tmp_path, compressed)
+    manifest = storage.join(folder, "manifest.jsonl")
+    found = make_examples(compressed, manifest, 16000, 50.0, compression)
+    for example, expected in zip(found, make_examples(plain, manifest, 16000, 50.0), strict=True):
+        assert np.array_equal(example.codes_T, expected.codes_T)
+    train_vocoder(FIELDS, 1, folder, folder, str(tmp_path / "out"), str(tmp_path / "tokenizers"))
+    vocoder = load_vocoder(str(tmp_path / "out" / "unit"))
+    assert vocoder.shape.codebook_size == 4
+    codes, durations = compression.compress(np.array([0, 1, 2, 2, 3]))
+    whole = vocoder.synthesize({"unit": codes, "unit_durations": durations})
+    assert whole.size == 5 * 320
+    pieces = vocoder.stream([{"unit": codes, "unit_durations": durations}])
+    assert sum(piece.size for piece in pieces) == whole.size
 
 
 def test_a_store_without_units_is_refused(tmp_path: Path) -> None:
