@@ -1,0 +1,305 @@
+"""Adapters of formats that any corpus may have, each on a tiny folder of the real layout."""
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import soundfile
+from pydantic import TypeAdapter
+
+from data.audio import load_audio
+from data.config import CorpusConfig
+from data.corpus.brought import bring, content_id, look_at
+from data.errors import InputError
+from data.manifest import Utterance
+from data.storage import join
+
+RATE = 16000
+
+
+def encoded(seconds: float = 0.5, kind: str = "WAV", hz: float = 200.0) -> bytes:
+    buffer = io.BytesIO()
+    wave = 0.1 * np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE)) / RATE)
+    soundfile.write(buffer, wave, RATE, format=kind)
+    return buffer.getvalue()
+
+
+def write(path: Path, content: bytes | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def config(kind: str, path: Path, **options: Any) -> Any:
+    return TypeAdapter(CorpusConfig).validate_python({"kind": kind, "path": str(path), **options})
+
+
+def brought(kind: str, path: Path, **options: Any) -> tuple[dict[str, Utterance], dict[str, str], Path]:
+    """Utterances by id, the reason of every id in quarantine, and the run folder."""
+    run = path.parent / "run"
+    result = bring(config(kind, path, **options), str(run))
+    looked = look_at(config(kind, path, **options))
+    assert [item.id for item in looked.utterances] == [item.id for item in result.utterances]
+    assert looked.quarantine == result.quarantine
+    return (
+        {item.id: item for item in result.utterances},
+        {row["id"]: row["reason"] for row in result.quarantine},
+        run,
+    )
+
+
+def decoded(run: Path, utterance: Utterance) -> np.ndarray:
+    path = join(run, utterance.audio_filepath)
+    return load_audio(path, RATE, utterance.offset, utterance.duration)
+
+
+# audiofolder
+
+
+def test_audiofolder_with_tables(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    for name in ("train/a.wav", "train/deep/b.wav", "train/unlisted.wav", "validation/c.wav", "test/d.wav"):
+        write(folder / name, encoded())
+    write(
+        folder / "train/metadata.csv", 'file_name,transcription\na.wav,"one, two"\ndeep/b.wav,three\ngone.wav,x\n,y\n'
+    )
+    write(folder / "validation/metadata.jsonl", '{"file_name": "c.wav", "transcription": "four"}\n{broken\n')
+    parquet.write_table(pa.table({"file_name": ["d.wav"], "transcription": ["five"]}), folder / "test/metadata.parquet")
+    found, bad, _ = brought("audiofolder", folder, fields={"text": "transcription"})
+    by_path = {Path(item.audio_filepath).name: item for item in found.values()}
+    assert {name: (item.text, item.split) for name, item in by_path.items()} == {
+        "a.wav": ("one, two", "train"),
+        "b.wav": ("three", "train"),
+        "c.wav": ("four", "dev"),
+        "d.wav": ("five", "test"),
+        "unlisted.wav": (None, "train"),
+    }
+    assert sorted(bad.values()) == ["bad_field", "missing", "not_json"]
+
+
+def test_audiofolder_without_tables_takes_labels_from_folders(tmp_path: Path) -> None:
+    for name in ("train/dog/a.wav", "test/cat/b.wav"):
+        write(tmp_path / "mine" / name, encoded())
+    found, _, _ = brought("audiofolder", tmp_path / "mine")
+    assert {(item.extra["label"], item.split) for item in found.values()} == {("dog", "train"), ("cat", "test")}
+
+
+# datasets on disk
+
+
+def saved_dataset(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"audio": datasets.Audio(), "sentence": datasets.Value("string"), "take": datasets.Value("int64")}
+    )
+    audio = [
+        {"bytes": encoded(0.5, "FLAC"), "path": "x.flac"},
+        {"bytes": b"broken", "path": None},
+        {"bytes": encoded(0.75), "path": None},
+    ]
+    columns = {"audio": audio, "sentence": ["eins", "zwei", "drei"], "take": [1, 2, 3]}
+    # By way of Arrow: `datasets` itself wants torchcodec to put audio into a dataset.
+    made = datasets.Dataset(pa.table(columns, schema=features.arrow_schema))
+    datasets.DatasetDict({"train": made, "validation": made.select([0])}).save_to_disk(str(folder))
+
+
+def test_a_dataset_on_disk_is_written_out_as_it_is(tmp_path: Path) -> None:
+    saved_dataset(tmp_path / "saved")
+    found, bad, run = brought("hf_dataset", tmp_path / "saved", fields={"text": "sentence"}, test={"take": [3]})
+    assert {name: (item.text, item.split) for name, item in found.items()} == {
+        "train/00000000": ("eins", "train"),
+        "train/00000002": ("drei", "test"),
+        "validation/00000000": ("eins", "dev"),
+    }
+    assert bad == {"train/00000001": "not_audio"}
+    first = found["train/00000000"]
+    assert first.audio_filepath.startswith("audio/")
+    assert (run / first.audio_filepath).read_bytes() == encoded(0.5, "FLAC")
+    assert first.duration == 0.5
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "saved", again)
+    assert content_id(config("hf_dataset", tmp_path / "saved")) == content_id(config("hf_dataset", again))
+    with pytest.raises(InputError, match="column 'sentence' of type Audio"):
+        brought("hf_dataset", tmp_path / "saved", audio_column="sentence")
+
+
+# WebDataset
+
+
+def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+SAMPLES = {
+    "0001.flac": encoded(0.5, "FLAC", 150.0),
+    "0001.json": json.dumps({"text": "one", "speaker": "s1"}).encode(),
+    "0002.txt": b"two\n",
+    "0002.wav": encoded(0.25, "WAV", 300.0),
+    "0003.txt": b"no audio",
+    "0004.wav": encoded(),
+    "0004.json": b"[1]",
+}
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz")])
+def test_webdataset(tmp_path: Path, ending: str, mode: str) -> None:
+    folder = tmp_path / "shards"
+    tar(folder / f"train-000000.{ending}", SAMPLES, mode)
+    tar(folder / f"valid-000000.{ending}", SAMPLES, mode)
+    found, bad, run = brought("webdataset", folder)
+    assert {name: (item.text, item.split) for name, item in found.items()} == {
+        "train-000000/0001": ("one", "train"),
+        "train-000000/0002": ("two", "train"),
+        "valid-000000/0001": ("one", "dev"),
+        "valid-000000/0002": ("two", "dev"),
+    }
+    assert bad["train-000000/0003"] == "missing"
+    assert bad["train-000000/0004"] == "bad_field"
+    first = found["train-000000/0001"]
+    assert first.speaker == "s1"
+    np.testing.assert_array_equal(decoded(run, first), _wave("0001.flac", tmp_path))
+    if ending == "tar":
+        assert "#bytes=" in first.audio_filepath
+        assert not (run / "audio").exists()
+
+
+def _wave(name: str, folder: Path) -> np.ndarray:
+    write(folder / name, SAMPLES[name])
+    return load_audio(str(folder / name), RATE)
+
+
+def test_a_broken_off_tar_keeps_what_comes_before(tmp_path: Path) -> None:
+    tar(tmp_path / "shards/a.tar", SAMPLES)
+    content = (tmp_path / "shards/a.tar").read_bytes()
+    second = content.index(b"0002.wav")
+    write(tmp_path / "shards/a.tar", content[: second + 700])
+    found, bad, _ = brought("webdataset", tmp_path / "shards")
+    assert set(found) == {"a/0001"}
+    assert "unreadable" in bad.values()
+
+
+def test_a_tars_id_follows_its_texts_and_not_its_place(tmp_path: Path) -> None:
+    for name, samples in (("one", SAMPLES), ("two", SAMPLES), ("three", {**SAMPLES, "0002.txt": b"six\n"})):
+        tar(tmp_path / name / "a.tar", samples)
+    one, two, three = (content_id(config("webdataset", tmp_path / name)) for name in ("one", "two", "three"))
+    assert one == two
+    assert one != three
+    single = config("webdataset", tmp_path / "one" / "a.tar")
+    assert content_id(single) == one
+
+
+# Kaldi
+
+
+def kaldi(folder: Path, name: str, **tables: str) -> None:
+    for table, content in tables.items():
+        write(folder / name / table.replace("wav_scp", "wav.scp"), content)
+
+
+def test_kaldi_with_segments(tmp_path: Path) -> None:
+    write(tmp_path / "audio/r1.wav", encoded(2.0))
+    folder = tmp_path / "data"
+    kaldi(
+        folder,
+        "train",
+        wav_scp=f"r1 {tmp_path}/audio/r1.wav\n",
+        segments="u1 r1 0.5 1.0\nu2\tr1 1.25 1.75\nu3 r9 0 1\nu4 r1 1.0 0.5\nu5 r1 zero one\n",
+        text="u1 hello there\nu2 ça va\n",
+        utt2spk="u1 s1\nu2 s1\n",
+        spk2gender="s1 f\n",
+    )
+    kaldi(folder, "test", wav_scp=f"r1_full {tmp_path}/audio/r1.wav\n", text="r1_full everything\n")
+    found, bad, run = brought("kaldi", folder)
+    assert bad == {"u3": "missing", "u4": "bad_field", "u5": "bad_field"}
+    first = found["u1"]
+    assert (first.text, first.speaker, first.offset, first.duration) == ("hello there", "s1", 0.5, 0.5)
+    assert first.extra == {"part": "train", "gender": "f", "recording": "r1"}
+    assert decoded(run, first).size == RATE // 2
+    assert (found["u2"].text, found["r1_full"].split) == ("ça va", "test")
+    assert found["r1_full"].duration == 2.0
+    assert set(brought("kaldi", folder / "train")[0]) == {"u1", "u2"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"), [("sph2pipe -f wav a.sph |", "shell command"), ("foo.ark:128", "archive")]
+)
+def test_kaldi_commands_are_refused_and_never_run(tmp_path: Path, entry: str, message: str) -> None:
+    kaldi(tmp_path, "train", wav_scp=f"r1 a.wav\nr2 {entry}\n")
+    with pytest.raises(InputError, match=message) as refused:
+        brought("kaldi", tmp_path / "train")
+    assert "r2" in str(refused.value)
+
+
+# Lhotse
+
+
+def cut(path: str, number: int, start: float, duration: float, **fields: Any) -> dict[str, Any]:
+    source = {"type": "file", "channels": [0], "source": path}
+    recording = {"id": "r", "sources": [source], "sampling_rate": RATE, "num_samples": 2 * RATE, "duration": 2.0}
+    common = {"id": f"cut-{number}", "start": start, "duration": duration, "channel": 0, "type": "MonoCut"}
+    return {**common, "supervisions": [], "recording": recording, **fields}
+
+
+def supervision(name: str, start: float, duration: float, text: str) -> dict[str, Any]:
+    return {"id": name, "recording_id": "r", "start": start, "duration": duration, "channel": 0, "text": text} | {
+        "language": "English",
+        "speaker": "s1",
+        "alignment": {"word": [[text, start + 0.1, 0.1]]},
+    }
+
+
+def test_lhotse_cuts(tmp_path: Path) -> None:
+    folder = tmp_path / "fbank"
+    write(folder / "r.wav", encoded(2.0))
+    two = [supervision("s-a", 0.0, 0.25, "one"), supervision("s-b", 0.25, 0.25, "two")]
+    stereo = cut("r.wav", 5, 0.0, 1.0, supervisions=[supervision("s-d", 0.0, 1.0, "left")])
+    stereo["recording"]["sources"][0]["channels"] = [0, 1]
+    command = cut("sox r.wav -t wav -", 6, 0.0, 1.0)
+    command["recording"]["sources"][0]["type"] = "command"
+    lines: list[Any] = [
+        cut("r.wav", 1, 0.5, 1.0, supervisions=[supervision("s-c", 0.25, 0.5, "hello")]),
+        cut("r.wav", 2, 1.0, 0.5, supervisions=two),
+        cut(str(folder / "r.wav"), 3, 0.0, 2.0, custom={"source": "radio"}),
+        {"id": "pad", "duration": 1.0, "sampling_rate": RATE, "feat_value": 0.0, "type": "PaddingCut"},
+        stereo,
+        command,
+        {"type": "Unheard"},
+    ]
+    content = "\n".join(json.dumps(line) for line in lines)
+    write(folder / "cuts_train.jsonl.gz", gzip.compress(content.encode()))
+    write(folder / "cuts_dev.jsonl", json.dumps(cut("r.wav", 9, 0.0, 0.5)) + "\n")
+    found, bad, run = brought("lhotse", folder)
+    assert {name: (item.offset, item.duration, item.text) for name, item in found.items()} == {
+        "cut-1": (0.75, 0.5, "hello"),
+        "s-a": (1.0, 0.25, "one"),
+        "s-b": (1.25, 0.25, "two"),
+        "cut-3": (0.0, 2.0, None),
+        "cut-9": (0.0, 0.5, None),
+    }
+    assert found["cut-1"].words == (("hello", 0.1, 0.2),)
+    assert (found["cut-1"].lang, found["cut-3"].extra["source"]) == ("en", "radio")
+    assert (found["cut-9"].split, found["cut-1"].split) == ("dev", "train")
+    assert bad == {"pad": "bad_field", "cut-5": "bad_field", "cut-6": "bad_field", "cuts_train.jsonl.gz:7": "bad_field"}
+    assert decoded(run, found["s-b"]).size == RATE // 4
+    assert set(brought("lhotse", folder / "cuts_dev.jsonl")[0]) == {"cut-9"}
+
+
+@pytest.mark.parametrize("kind", ["audiofolder", "hf_dataset", "webdataset", "kaldi", "lhotse"])
+def test_the_wrong_folder_is_refused(kind: str, tmp_path: Path) -> None:
+    write(tmp_path / "corpus/README.md", "something else")
+    with pytest.raises(InputError, match=r"looked for .*found README\.md"):
+        brought(kind, tmp_path / "corpus")
+    with pytest.raises(InputError, match="is a URL"):
+        bring(TypeAdapter(CorpusConfig).validate_python({"kind": kind, "path": "s3://bucket/x"}), str(tmp_path))
