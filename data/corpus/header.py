@@ -130,7 +130,8 @@ def _any_header(handle: Any) -> Header:
     except (soundfile.SoundFileError, ValueError, TypeError) as error:
         if isinstance(error, AudioError):
             raise
-        return _container_header(handle, str(error))
+        # Its whole text holds the handle's address, and the same file must give the same row.
+        return _container_header(handle, str(getattr(error, "error_string", error)))
 
 
 def _container_header(handle: Any, refusal: str) -> Header:

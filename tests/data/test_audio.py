@@ -159,3 +159,13 @@ def test_a_storage_that_fails_midway_is_no_end_of_the_file(tmp_path: Path, monke
         load_audio("memory://a.wav", 16000, offset_s=0.1)
     with pytest.raises(AudioError, match="unreadable: connection reset"):
         list(iter_blocks("memory://a.wav", 16000))
+
+
+def test_a_refusal_reads_the_same_in_every_run():
+    details = []
+    for _ in range(2):
+        with pytest.raises(AudioError) as refused:
+            decode_audio(b"no audio at all", 16000)
+        details.append(refused.value.detail)
+    assert details[0] == details[1]
+    assert "0x" not in details[0]

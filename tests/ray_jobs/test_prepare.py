@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from data.audio import load_audio, write_wav
 from data.manifest import read_manifest, resolve_audio
-from ray_jobs import prepare
+from ray_jobs import prepare, tokenize_speech, train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -95,3 +96,66 @@ def test_a_dry_run_prints_counts_speakers_and_rates(tmp_path: Path, capsys: pyte
     assert prepare.main([path, "--dry-run"]) == 0
     assert "1 speakers, 8000 Hz" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def corpus_of_kaldi(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    for name, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0)):
+        write_wav(str(folder / f"{name}.wav"), np.zeros(int(8000 * seconds)), 8000)
+    (folder / "wav.scp").write_text("a a.wav\nb b.wav\nc c.wav\nd d.wav\ne e.wav\n")
+    (folder / "text").write_text("a one\nb two\n")
+    (folder / "utt2spk").write_text("a x\nb x\nc y\n")
+    (folder / "e.wav").write_bytes(b"no audio")
+    return {"kind": "kaldi", "path": str(folder)}
+
+
+def test_a_brought_corpus_is_prepared_wherever_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe(tmp_path, corpus_of_kaldi(tmp_path / "corpus"))
+    assert prepare.main([path]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    utterances = list(read_manifest(folder / "manifest.jsonl"))
+    assert [(item.id, item.duration) for item in utterances] == [("a", 1.0), ("b", 3.0), ("c", 2.0)]
+    bad = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in bad] == [("d", "missing"), ("e", "not_audio")]
+    (tmp_path / "corpus").rename(tmp_path / "moved")
+    assert prepare.main([path, f"corpus.path={tmp_path}/moved"]) == 0
+    assert Path(capsys.readouterr().out.splitlines()[-1]) == folder
+    (tmp_path / "moved" / "text").write_text("a one\nb three\n")
+    assert prepare.main([path, f"corpus.path={tmp_path}/moved"]) == 0
+    assert Path(capsys.readouterr().out.splitlines()[-1]) != folder
+
+
+def test_decoding_finds_what_headers_hide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = corpus_of_kaldi(tmp_path / "corpus")
+    write_wav(str(tmp_path / "corpus" / "long.wav"), np.random.default_rng(1).normal(0, 0.1, 400_000), 8000)
+    soundfile.write(tmp_path / "corpus" / "b.flac", load_audio(str(tmp_path / "corpus" / "long.wav"), 8000), 8000)
+    whole = (tmp_path / "corpus" / "b.flac").read_bytes()
+    (tmp_path / "corpus" / "b.wav").write_bytes(whole[: len(whole) // 2])
+    path = recipe(tmp_path, corpus)
+    kept = {}
+    for check in ("none", "metadata", "decode"):
+        assert prepare.main([path, f"corpus.check={check}"]) == 0
+        folder = Path(capsys.readouterr().out.splitlines()[-1])
+        kept[check] = [item.id for item in read_manifest(folder / "manifest.jsonl")]
+    assert kept == {"none": ["a", "b", "c", "d", "e"], "metadata": ["a", "b", "c"], "decode": ["a", "c"]}
+
+
+def test_every_dry_run_tells_hours_lengths_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe(tmp_path, corpus_of_kaldi(tmp_path / "corpus"))
+    for job in (prepare, tokenize_speech, train):
+        assert job.main([path, "--dry-run"]) == 0
+        shown = capsys.readouterr().out
+        assert "3 utterances, 0.00 h, 2 speakers, 8000 Hz" in shown
+        assert "1.00 s min, 2.00 s median, 3.00 s max" in shown
+        assert "2 of 3 utterances" in shown
+        assert "missing             1, e.g. d: no file at" in shown
+        assert "not_audio           1, e.g. e:" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_no_such_corpus_exits_2(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    path = recipe(tmp_path, {"kind": "librispeech", "path": str(tmp_path / "corpus")})
+    assert prepare.main([path]) == 2
+    assert prepare.main([path, "--dry-run"]) == 2
+    assert prepare.main([path, f"corpus.path={tmp_path}/nowhere"]) == 2
