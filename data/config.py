@@ -46,6 +46,9 @@ class BuiltinCorpus(Frozen):
     speech: BuiltinSpeech
     questions: BuiltinQuestions = BuiltinQuestions()
     music: BuiltinMusic = BuiltinMusic()
+    phones: bool = Field(
+        False, description="write phones [[ipa, start_s, end_s], …] into the manifest, for PNMI of the units"
+    )
     shard_utterances: int = Field(400, ge=1, description="utterances made by one espeak-ng process")
     num_workers: int = placement(2, "processes that synthesise at the same time", ge=1)
 

@@ -63,7 +63,7 @@ def make_speech(config: BuiltinCorpus, seed: int, folder: str) -> list[Utterance
     """Speak the plan into `folder`/audio. Raises what `synthesize` raises."""
     planned = plan_speech(config, seed)
     items = [_item(spoken, seed) for spoken in planned]
-    made = synthesize(items, folder, config.sample_rate, config.shard_utterances, config.num_workers)
+    made = synthesize(items, folder, config.sample_rate, config.shard_utterances, config.num_workers, config.phones)
     return [
         Utterance(
             id=spoken.id,
@@ -74,7 +74,7 @@ def make_speech(config: BuiltinCorpus, seed: int, folder: str) -> list[Utterance
             lang="en",
             words=None if result["words"] is None else tuple(tuple(word) for word in result["words"]),
             split=spoken.split,
-            extra=spoken.extra,
+            extra={**spoken.extra, **({"phones": result["phones"]} if config.phones else {})},
         )
         for spoken, result in zip(planned, made, strict=True)
     ]

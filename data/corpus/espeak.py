@@ -20,9 +20,15 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def synthesize(
-    items: Sequence[dict[str, Any]], folder: str, sample_rate: int, shard_utterances: int, num_workers: int
+    items: Sequence[dict[str, Any]],
+    folder: str,
+    sample_rate: int,
+    shard_utterances: int,
+    num_workers: int,
+    phones: bool = False,
 ) -> list[dict[str, Any]]:
-    """Speak `items` ({path, text, voice, rate, pitch}) into `folder`. Returns {path, duration, words} in their order.
+    """Speak `items` ({path, text, voice, rate, pitch}) into `folder`. Returns {path, duration, words} in their order,
+    with {phones: [[ipa, start_s, end_s], …]} if asked for.
 
     The result of a finished shard is kept in `folder`/parts, so an interrupted run goes on where it stood.
     Raises InputError when espeak-ng is not installed or a voice is unknown, RuntimeError when a process fails.
@@ -36,7 +42,7 @@ def synthesize(
     results: list[dict[str, Any]] = []
     pool = ThreadPoolExecutor(num_workers)
     try:
-        jobs = [pool.submit(_shard, index, shard, folder, sample_rate) for index, shard in enumerate(shards)]
+        jobs = [pool.submit(_shard, index, shard, folder, sample_rate, phones) for index, shard in enumerate(shards)]
         for index, job in enumerate(jobs):
             results += job.result()
             log.info("speech: shard %d/%d, %d/%d utterances", index + 1, len(jobs), len(results), len(items))
@@ -45,7 +51,9 @@ def synthesize(
     return results
 
 
-def _shard(index: int, items: Sequence[dict[str, Any]], folder: str, sample_rate: int) -> list[dict[str, Any]]:
+def _shard(
+    index: int, items: Sequence[dict[str, Any]], folder: str, sample_rate: int, phones: bool
+) -> list[dict[str, Any]]:
     part = storage.join(folder, "parts", f"speech-{index:05d}.jsonl")
     if storage.exists(part):
         return list(storage.read_jsonl(part))
@@ -53,6 +61,7 @@ def _shard(index: int, items: Sequence[dict[str, Any]], folder: str, sample_rate
         {
             "folder": os.path.abspath(folder) if not storage.is_url(folder) else folder,
             "sample_rate": sample_rate,
+            "phones": phones,
             "items": list(items),
         }
     )

@@ -5,7 +5,7 @@ import pytest
 
 from data.audio import load_audio
 from data.corpus.espeak import synthesize
-from data.corpus.espeak_process import trim_end, word_spans
+from data.corpus.espeak_process import phone_spans, trim_end, word_spans
 from data.errors import InputError
 
 pytest.importorskip("espeakng_loader")
@@ -50,6 +50,27 @@ def test_a_finished_shard_is_not_made_again(tmp_path: Path) -> None:
 def test_an_unknown_voice_is_a_bad_recipe_that_names_it(tmp_path: Path, voice: str) -> None:
     with pytest.raises(InputError, match=voice.replace("+", r"\+")):
         synthesize(items(voice, 1), str(tmp_path), 16000, 10, 1)
+
+
+def test_phones_come_in_ipa_and_change_no_byte_of_the_audio(tmp_path: Path) -> None:
+    plain = synthesize(items(count=2), str(tmp_path / "plain"), 16000, 10, 1)
+    told = synthesize(items(count=2), str(tmp_path / "told"), 16000, 10, 1, phones=True)
+    assert [{key: value for key, value in made.items() if key != "phones"} for made in told] == plain
+    for made in told:
+        path = made["path"]
+        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "told" / path).read_bytes()
+        names = [name for name, _, _ in made["phones"]]
+        assert names[:3] == ["ð", "ə", "j"]  # the young
+        assert names[-5:] == ["ɑː", "k", "s", "ᵻ", "z"]  # boxes
+        bounds = [time for _, start, end in made["phones"] for time in (start, end)]
+        assert bounds == sorted(bounds)
+        assert 0 <= bounds[0] < bounds[-1] <= made["duration"]
+        word_start = made["words"][3][1]  # found
+        assert min(abs(start - word_start) for name, start, _ in made["phones"] if name == "f") < 0.03
+
+
+def test_phones_last_until_the_next_event_and_pauses_have_no_name() -> None:
+    assert phone_spans([("a", 0.0), ("", 0.2), ("b", 0.3), ("c", 0.9)], 0.5) == [["a", 0.0, 0.2], ["b", 0.3, 0.5]]
 
 
 def test_words_that_were_merged_leave_no_spans() -> None:
