@@ -8,7 +8,7 @@ whose scores stay in the cache until their row's maximum is taken. Nothing of si
 
 import torch
 
-_SCORES_PER_CHUNK = 1 << 19  # 2 MiB of float32: in cache, and long enough to keep the product efficient
+_SCORES_PER_CHUNK = 1 << 18  # 1 MiB of float32: in a core's cache, and long enough to keep the product efficient
 _SCORES_PER_CHUNK_CUDA = 1 << 26
 _MIN_CHUNK = 64
 

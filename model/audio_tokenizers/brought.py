@@ -95,7 +95,8 @@ def _resolve(hub_id: str, revision: str | None) -> str:
 
 @lru_cache(maxsize=64)
 def _hash(path: str, state: tuple[tuple[int, int], ...]) -> str:
-    names = weight_files(path) if state == () or os.path.isdir(path) else []
-    if not names:
+    """`state` is what makes a cached hash invalid once local files change."""
+    names = weight_files(path)
+    if not names and not os.path.isdir(path):
         return storage.hash_bytes(storage.read_bytes(path))
     return storage.hash_json({name: storage.hash_bytes(storage.read_bytes(storage.join(path, name))) for name in names})

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from data.errors import InputError
 
@@ -161,7 +162,15 @@ def load_ssl_encoder(
     missing = sorted(key for key in loaded["missing_keys"] if "masked_spec_embed" not in key)
     if missing or loaded["mismatched_keys"]:
         raise InputError(f"the weights of {path!r} lack {', '.join(missing[:3]) or 'tensors of the right shape'}")
+    _settle_weight_norm(model)
     return SslEncoder(model.to(device), layer)
+
+
+def _settle_weight_norm(model: Any) -> None:
+    """Compute normed weights once; they would be computed anew at every call."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv1d) and parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
 
 
 def read_encoder_config(path: str, revision: str | None, layer: int) -> Any:

@@ -48,6 +48,8 @@ def test_files_of_other_fields_count_and_hub_ids_do_not(tmp_path):
 def test_a_folder_of_pickles_is_refused_with_the_remedy(tmp_path):
     folder = make_weights(tmp_path / "model")
     os.remove(tmp_path / "model/model.safetensors")
+    (tmp_path / "empty").mkdir()
+    assert content_ids(Brought(path=str(tmp_path / "empty"))) != content_ids(Brought(path=folder))
     with pytest.raises(InputError, match=r"holds config\.json, expected .* convert"):
         bring_weights(folder, None, str(tmp_path / "unit"))
 
