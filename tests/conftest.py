@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recordings import REAL_AUDIO
+
 # Never somebody else's cluster; subprocesses inherit it.
 os.environ["RAY_ADDRESS"] = "local"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,6 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real_audio() -> Path:
     """Real recordings with transcripts, beside the checkout. Skips where they are absent."""
-    folder = ROOT.parent / "shared" / "audio"
-    if not (folder / "manifest.jsonl").exists():
-        pytest.skip("no real recordings: ../shared/audio is absent")
-    return folder
+    if not (REAL_AUDIO / "manifest.jsonl").exists():
+        pytest.skip("no real recordings: benchmarks/recordings.py says where they are looked for")
+    return REAL_AUDIO
