@@ -26,6 +26,8 @@ REASONS = {
     "too_long": "longer than tokenize.max_duration_s: cut it into segments with offset and duration",
     "undecodable": "the header is audio, and what follows cannot be decoded",
     "nan": "samples that are NaN or infinite",
+    "no_speech": "corpus.segmentation found no speech in a recording that it was to cut",
+    "unaligned": "corpus.alignment found no word times; listed in unaligned.jsonl, and kept without them",
     "crash": "the process that decoded or encoded it died, twice",
 }
 

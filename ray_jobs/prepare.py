@@ -13,6 +13,7 @@ from data.frozen import result_fields
 from data.manifest import write_manifest
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
+from ray_jobs.prepare_steps import STEPS, has_steps, run_steps, step_fields
 from ray_jobs.recipe import Recipe
 
 log = logging.getLogger("antiphon")
@@ -28,11 +29,16 @@ def work(run: Run) -> None:
     else:
         brought = bring(corpus, folder.path)
         utterances, quarantine = brought.utterances, brought.quarantine
+        if has_steps(corpus):
+            stepped = run_steps(corpus, utterances, folder.path)
+            utterances, quarantine = stepped.utterances, [*quarantine, *stepped.quarantine]
+            storage.write_jsonl(folder.file("unaligned.jsonl"), stepped.unaligned)
     write_manifest(folder.file("manifest.jsonl"), utterances)
     storage.write_jsonl(folder.file("quarantine.jsonl"), quarantine)
     summary = summarize(utterances, len(quarantine))
     storage.write_json(folder.file("summary.json"), summary)
     storage.delete(folder.file("parts"))
+    storage.delete(folder.file(STEPS))
     log.info("prepare: %d utterances, %.2f h, %d quarantined", summary["utterances"], summary["hours"], len(quarantine))
 
 
@@ -40,7 +46,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
     """What changes the result. A brought corpus enters by its content (`raw_inputs`), not by its path."""
     if isinstance(recipe.corpus, BuiltinCorpus):
         return {"corpus": result_fields(recipe.corpus), "seed": recipe.seed}
-    return {"corpus": content_fields(recipe.corpus)}
+    return {"corpus": {**content_fields(recipe.corpus), **step_fields(recipe.corpus)}}
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:

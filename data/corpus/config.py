@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data.corpus.steps_config import CtcAlignment, VadSegmentation
 from data.frozen import Frozen, placement
 
 
@@ -21,6 +22,9 @@ class BroughtCorpus(Frozen):
         "the audio. What fails is quarantined, and lengths that the corpus leaves open are filled in",
     )
     check_workers: int = placement(2, "threads (metadata) or processes (decode) of the check", ge=1)
+    alignment: CtcAlignment | None = Field(None, description="find word times where the corpus has none")
+    segmentation: VadSegmentation | None = Field(None, description="cut long recordings; after the alignment")
+    step_workers: int = placement(2, "workers that align and cut", ge=1)
 
 
 class ManifestCorpus(BroughtCorpus):

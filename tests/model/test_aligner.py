@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +8,13 @@ from data.corpus.steps_config import CtcAlignment
 from data.errors import InputError
 from model.aligner import WordAligner, interpolate
 from model.ctc_alignment import AlignmentError
-
-VOCABULARY = {"<pad>": 0, "|": 1, "A": 2, "B": 3, "C": 4, "'": 5}
+from tests.tiny_ctc import save_tiny_ctc
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random model, as its users save one."""
-    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-
     path = tmp_path_factory.mktemp("ctc")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    front = {"conv_dim": [16, 16], "conv_kernel": [10, 3], "conv_stride": [160, 2], "num_feat_extract_layers": 2}
-    Wav2Vec2ForCTC(
-        Wav2Vec2Config(
-            vocab_size=6, pad_token_id=0, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, **shape, **front
-        )
-    ).save_pretrained(path)
-    (path / "vocab.json").write_text(json.dumps(VOCABULARY))
-    (path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True, "sampling_rate": 16000}))
+    save_tiny_ctc(path)
     return path
 
 
