@@ -62,7 +62,7 @@ def test_a_span_of_a_recording_is_cut_within_itself(recordings: Path) -> None:
     parent = Utterance("p", "long.wav", duration=21.0, offset=7.0)
     children = steps(recordings, vad=True).run([parent]).utterances
     assert children
-    assert all(7.0 <= child.offset and child.offset + (child.duration or 0) <= 28.0 for child in children)
+    assert all(child.offset >= 7.0 and child.offset + (child.duration or 0) <= 28.0 for child in children)
 
 
 def test_short_recordings_and_music_pass_and_silence_is_quarantined(recordings: Path) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from data import storage
 from data.audio import load_audio, write_wav
