@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from data.corpus.config import BroughtCorpusConfig
 from data.frozen import Frozen, placement
+from data.sequence_formats import FormatConfig
 
 
 class BuiltinSpeech(Frozen):
@@ -83,23 +84,37 @@ class TokenizeConfig(Frozen):
 
 
 class GrammarConfig(Frozen):
-    """How records become sequences. See data/grammar/template.py for the language."""
+    """How records become sequences. See data/grammar/template.py for the language of templates."""
 
     templates: dict[str, str] = Field(
+        {},
         description="task -> template, e.g. asr: '[asr] {unit} | {text}': slots are fields of the record, words in "
-        "brackets are markers, what follows | is trained on"
+        "brackets are markers, what follows | is trained on",
+    )
+    formats: dict[str, FormatConfig] = Field(
+        {},
+        description="task -> a published format, e.g. speech: {kind: spiritlm_base}; `python -m data.grammar list`",
+        json_schema_extra={"absent_when_default": True},
     )
     groups: dict[str, tuple[str, ...]] = Field(
         description="mixture group -> its tasks, e.g. music: [text_to_music, music_to_caption]; a mixture weighs groups"
     )
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks: those of templates, then those of formats."""
+        return (*self.templates, *self.formats)
+
     @model_validator(mode="after")
-    def _groups_name_templates(self) -> "GrammarConfig":
+    def _groups_name_tasks(self) -> "GrammarConfig":
+        twice = sorted(set(self.templates) & set(self.formats))
+        if twice:
+            raise ValueError(f"grammar.templates and grammar.formats both have {twice}: give each task one of the two")
         for group, tasks in self.groups.items():
-            missing = [task for task in tasks if task not in self.templates]
+            missing = [task for task in tasks if task not in self.tasks]
             if missing:
                 raise ValueError(
-                    f"grammar.groups.{group} names {missing}, which grammar.templates lacks: "
-                    f"add them there, or choose from {sorted(self.templates)}"
+                    f"grammar.groups.{group} names {missing}, which grammar.templates lacks, and grammar.formats too: "
+                    f"add them there, or choose from {sorted(self.tasks)}"
                 )
         return self

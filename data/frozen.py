@@ -24,6 +24,8 @@ def result_fields(config: BaseModel) -> dict[str, Any]:
         extra = info.json_schema_extra
         if isinstance(extra, Mapping) and extra.get("changes_result") is False:
             continue
+        if isinstance(extra, Mapping) and extra.get("absent_when_default") and getattr(config, name) == info.default:
+            continue  # a field that came later: the ids of runs that do not use it stay as they were
         fields[name] = _plain(getattr(config, name))
     return fields
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from data import storage
 from data.errors import InputError
+from data.sequence_formats import LINKS
 
 METADATA_KEY = b"antiphon"
 DURATIONS = "_durations"
@@ -61,7 +62,7 @@ class Record:
     """One utterance as streams. A stream that does not apply is absent from `streams`.
 
     streams[name] are int16 codes (T*K,), frame-major; durations[name] frames per code, for deduplicated streams.
-    `response` is the record that `extra["response"]` names, linked by TokenStore.
+    `response` and `rejected` are the records that these keys of `extra` name, linked by TokenStore.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Record:
     streams: dict[str, np.ndarray] = field(default_factory=dict)
     durations: dict[str, np.ndarray] = field(default_factory=dict)
     response: "Record | None" = field(default=None, compare=False, repr=False)
+    rejected: "Record | None" = field(default=None, compare=False, repr=False)
 
 
 class TokenStore:
@@ -212,10 +214,11 @@ def _word_lists(column: pa.ListArray) -> list[tuple[tuple[str, float, float], ..
 
 
 def _link_responses(records: list[Record]) -> None:
-    if not any("response" in record.extra for record in records):
+    if not any(link in record.extra for record in records for link in LINKS):
         return
     by_id = {record.id: record for record in records}
     for record in records:
-        answer = by_id.get(record.extra.get("response", ""))
-        if answer is not None:
-            object.__setattr__(record, "response", answer)  # a link inside one store, made once while it opens
+        for link in LINKS:
+            answer = by_id.get(record.extra.get(link, ""))
+            if answer is not None:
+                object.__setattr__(record, link, answer)  # a link inside one store, made once while it opens

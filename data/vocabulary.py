@@ -213,7 +213,8 @@ def build_vocabulary(
     text_tokenizer: Any, streams: Mapping[str, CodeSpace], grammar: GrammarConfig, voices: Iterable[str]
 ) -> Vocabulary:
     """The vocabulary of a run. Names are sorted, so the order of keys in a recipe does not matter."""
-    used = template_markers(grammar.templates.values()) - {PAD, EOS}
+    used = template_markers(grammar.templates.values())
+    used = used.union(*(form.markers() for form in grammar.formats.values())) - {PAD, EOS}
     markers = (PAD, EOS, *sorted(used), *(voice_marker(name) for name in sorted(set(voices))))
     sizes = [(TEXT_BLOCK, len(text_tokenizer)), (MARKER_BLOCK, len(markers))]
     for name, info in sorted(streams.items()):

@@ -3,7 +3,8 @@
 config.json, model.safetensors, generation_config.json, tokenizer files   load without our code
 README.md                                                                 model card
 audio_tokenizer/<stream>/, vocoder/<stream>/                              copied, so the folder is self-contained
-antiphon.json      {format_version, blocks, markers, streams, templates, groups, voices}; written last
+antiphon.json      {format_version, blocks, markers, streams, templates, groups, voices, and formats where there are
+                   any}; written last
 """
 
 import copy
@@ -88,6 +89,8 @@ def export_model(
         "groups": {group: list(tasks) for group, tasks in grammar.groups.items()},
         "voices": list(voices),
     }
+    if grammar.formats:
+        info["formats"] = {task: form.model_dump(mode="json") for task, form in grammar.formats.items()}
     storage.delete(storage.join(folder, INFO_FILE))
     with tempfile.TemporaryDirectory() as scratch:
         local = Path(scratch) if storage.is_url(folder) else Path(folder)
@@ -101,7 +104,8 @@ def export_model(
         _replace_folder(source, storage.join(folder, AUDIO_TOKENIZERS, name))
     for name, source in vocoders.items():
         _replace_folder(source, storage.join(folder, VOCODERS, name))
-    rendered = (card or ModelCard()).render(dict(grammar.templates), described, list(voices))
+    tasks = {**grammar.templates, **{task: form.kind for task, form in grammar.formats.items()}}
+    rendered = (card or ModelCard()).render(tasks, described, list(voices))
     storage.write_text(storage.join(folder, "README.md"), rendered)
     storage.write_json(storage.join(folder, INFO_FILE), info)
 
@@ -117,14 +121,14 @@ def load_model_folder(path: str, dtype: torch.dtype = torch.float32) -> ModelFol
     local = str(storage.local_folder(path))
     vocabulary = Vocabulary.from_json(info)
     tokenizer = load_text_tokenizer(local)
-    groups = {group: tuple(tasks) for group, tasks in info["groups"].items()}
-    grammar = GrammarConfig(templates=info["templates"], groups=groups)
+    grammar = GrammarConfig(templates=info["templates"], formats=info.get("formats", {}), groups=info["groups"])
+    streams = {name: StreamInfo(**described) for name, described in info["streams"].items()}
     return ModelFolder(
         path=local,
         lm=load_language_model(local).to(dtype).eval(),
         text_tokenizer=tokenizer,
         vocabulary=vocabulary,
-        grammars=build_grammars(grammar, vocabulary, tokenizer),
+        grammars=build_grammars(grammar, vocabulary, tokenizer, streams),
         voices=list(info["voices"]),
         info=info,
     )

@@ -63,7 +63,7 @@ def load_corpus(run: Run, model: EvaluatedModel) -> EvalCorpus:
         manifest=manifest,
         utterances=test,
         codes={record.id: record.streams for record in records if record.id in test},
-        tasks=frozenset(run.recipe.grammar.templates),
+        tasks=frozenset(run.recipe.grammar.tasks),
         models=model.names,
         voices=frozenset(u.speaker for u in everything if u.split == "train" and u.speaker),
         has_vocoder=run.recipe.vocoder is not None,

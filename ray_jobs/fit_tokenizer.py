@@ -117,10 +117,11 @@ def _skip_stream(recipe: Recipe, stream: str, manifest: str) -> None:
         for task, template in recipe.grammar.templates.items()
         if f"{{{stream}}}" in template or f".{stream}}}" in template
     ]
+    users += [task for task, form in recipe.grammar.formats.items() if form.streams() == {stream}]
     if users:
         raise InputError(
-            f"stream {stream!r} of tokenizers is used by grammar.templates {', '.join(users)}, but {manifest} has no "
-            f"training utterance of kind {kind_of_stream(stream)!r}: take the stream out of tokenizers and templates, "
+            f"stream {stream!r} of tokenizers is used by the tasks {', '.join(users)}, but {manifest} has no "
+            f"training utterance of kind {kind_of_stream(stream)!r}: take the stream out of tokenizers and grammar, "
             "or add such audio"
         )
     log.info("fit_tokenizer: no training audio of kind %r, stream %s left out", kind_of_stream(stream), stream)

@@ -28,7 +28,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "eval": result_fields(recipe.eval),
         "decoding": result_fields(recipe.serve),
-        "tasks": sorted(recipe.grammar.templates),
+        "tasks": sorted(recipe.grammar.tasks),
     }
 
 

@@ -67,7 +67,7 @@ def load_parts(recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
         records=[record for record in store.records if record.split == "train"],
         text_tokenizer=text_tokenizer,
         vocabulary=vocabulary,
-        grammars=build_grammars(recipe.grammar, vocabulary, text_tokenizer),
+        grammars=build_grammars(recipe.grammar, vocabulary, text_tokenizer, store.streams),
         phases=phases_to_run(recipe),
     )
 
@@ -82,6 +82,7 @@ def build_vocabulary_for(recipe: Recipe, store: TokenStore, text_tokenizer: Any)
 
 
 def _heard(records: list[Record], config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> list[str]:
+    config = config.model_copy(update={"formats": {}, "groups": {}})  # no format names a voice
     grammars = build_grammars(config, vocabulary, text_tokenizer)
     voiced = [grammars[task] for task, template in config.templates.items() if SPEAKER_SLOT in template]
     heard: set[str] = set()

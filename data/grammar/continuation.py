@@ -28,7 +28,9 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Edge:
+class Edge:
+    """Any id of `block` leads to state `target`."""
+
     block: Block
     target: int
 
@@ -39,10 +41,16 @@ class Continuation:
     Decoding keeps one state per sequence: `masks_SV[states_B]` are the legal ids, `advance` moves on.
     """
 
-    def __init__(self, steps: tuple[Step, ...], padded_size: int) -> None:
+    def __init__(
+        self,
+        steps: tuple[Step, ...],
+        padded_size: int,
+        automaton: tuple[list[list[Edge]], list[str | None]] | None = None,
+    ) -> None:
+        """`automaton` replaces the plain sequence of steps (see data/grammar/automaton.py)."""
         self.steps = steps
         self._padded_size = padded_size
-        self._edges, self._step_of_state = _automaton(steps)
+        self._edges, self._step_of_state = automaton or line_automaton(steps)
         self.end = len(self._edges) - 1
 
     @property
@@ -100,21 +108,21 @@ class Continuation:
         return mask_V
 
 
-def _automaton(steps: tuple[Step, ...]) -> tuple[list[list[_Edge]], list[str | None]]:
+def line_automaton(steps: tuple[Step, ...]) -> tuple[list[list[Edge]], list[str | None]]:
     """Edges of every state, and the open slot that each state is inside of.
 
     State `first + k` expects codebook k of a step's first frame. An open step has one state more, between its frames,
     which offers another frame or whatever begins the next step.
     """
-    edges: list[list[_Edge]] = []
+    edges: list[list[Edge]] = []
     slots: list[str | None] = []
     between: int | None = None
     for step in steps:
         first = len(edges)
-        begin = _Edge(step.blocks[0], first + 1)
+        begin = Edge(step.blocks[0], first + 1)
         if between is not None:
             edges[between].append(begin)
-        edges += [[_Edge(block, first + codebook + 1)] for codebook, block in enumerate(step.blocks)]
+        edges += [[Edge(block, first + codebook + 1)] for codebook, block in enumerate(step.blocks)]
         slots += [step.slot if step.is_open else None] * len(step.blocks)
         between = None
         if step.is_open:

@@ -8,7 +8,7 @@ of them of the answer, as `{response.text}`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -198,10 +198,19 @@ class TemplateGrammar:
         )
 
 
-def build_grammars(config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> dict[str, Grammar]:
-    """The grammar of every task of a recipe. They share one memory of texts."""
+def build_grammars(
+    config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any, streams: Mapping[str, Any] | None = None
+) -> dict[str, Grammar]:
+    """The grammar of every task of a recipe. They share one memory of texts.
+
+    `streams` (data.store.StreamInfo by name) tell the frame rates to formats that cut by time.
+    """
+    from data.grammar.formats import build_format
+
     text = TextIds(text_tokenizer, vocabulary.block(TEXT_BLOCK))
-    return {task: TemplateGrammar(task, template, vocabulary, text) for task, template in config.templates.items()}
+    templates = {task: TemplateGrammar(task, template, vocabulary, text) for task, template in config.templates.items()}
+    formats = {task: build_format(task, form, vocabulary, text, streams or {}) for task, form in config.formats.items()}
+    return {**templates, **formats}
 
 
 def _value(item: _Item, record: RecordLike) -> tuple[Any, Any]:

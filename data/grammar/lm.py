@@ -1,0 +1,45 @@
+"""Language models of one modality: a single pattern, the same at every visit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data.grammar.automaton import continuation_of
+from data.grammar.base import RecordLike, Segment
+from data.grammar.pattern import Pattern
+from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
+from data.sequence_formats import TextLm, UnitLm
+
+
+class PatternGrammar(PartsGrammar):
+    """`unit_lm`, `text_lm`: one pattern; what follows its bar is trained on."""
+
+    draws = False
+
+    def __init__(self, config: UnitLm | TextLm, speller: Speller, rates: Mapping[str, float]) -> None:
+        super().__init__(speller)
+        self._pattern = Pattern(f"grammar.formats.{self.name}", config.pattern, speller, config.deduplicate)
+        self.croppable = not any("." in slot or slot == "caption" for slot in self._pattern.slots)
+        self.continuation = continuation_of([self._pattern.steps()], speller.vocabulary.padded_size)
+
+    def accepts(self, record: RecordLike) -> bool:
+        """Whether every slot has something to show."""
+        return self._pattern.has(record)
+
+    def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
+        return self._pattern.parts(record, trained="responses")
+
+    def _wants(self) -> str:
+        return f"one of {list(self._pattern.slots)}"
+
+    def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
+        """The segments of a sequence, whole or cut short."""
+        reader = Reader(self._speller, ids)
+        segments = self._pattern.read(reader)
+        return segments if reader.done else reader.refuse("the end")
+
+    def prompt(self, record: RecordLike) -> np.ndarray:
+        """What stands before the bar."""
+        return self._speller.tokens(self._pattern.prompt_parts(record))[0]

@@ -1,0 +1,120 @@
+"""Named formats beside templates: configuration, vocabulary, streams, and the language models of one modality."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from data.config import GrammarConfig
+from data.frozen import result_fields
+from data.grammar.formats import KINDS
+from data.grammar.template import build_grammars
+from data.sequence_formats import FormatConfig, SpiritLmBase, TextLm, UnitLm
+from data.store import Record, StreamInfo
+from data.stream import TokenStream
+from data.vocabulary import Vocabulary, build_vocabulary
+from tests.data.format_records import SPACES, TOKENIZER, build, check_contract, codes_of, spelt, texts
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = st.builds(
+    Record, st.just("r"), text=texts, streams=st.fixed_dictionaries({"unit": codes_of(1000, max_size=8)})
+)
+
+
+@pytest.mark.parametrize("config", [UnitLm(), TextLm()])
+@settings(max_examples=25, deadline=None)
+@given(record=RECORDS)
+def test_language_models_are_their_templates(config: FormatConfig, record: Record) -> None:
+    grammar, vocabulary = build(config)
+    check_contract(grammar, record, 0)
+    slot = "{unit}" if config.kind == "unit_lm" else "{text}"
+    template = GrammarConfig(templates={"task": f"[lm] | {slot} [eos]"}, groups={})
+    same = build_grammars(template, vocabulary, TOKENIZER)["task"]
+    assert grammar.render(record).segments == same.render(record).segments
+    assert [part.tolist() for part in grammar.tokens(record)] == [part.tolist() for part in same.tokens(record)]
+    assert grammar.prompt(record).tolist() == same.prompt(record).tolist()
+    assert grammar.continuation.masks_SV.tolist() == same.continuation.masks_SV.tolist()
+    assert (grammar.draws, grammar.croppable) == (same.draws, same.croppable) == (False, True)
+
+
+def test_units_may_be_deduplicated_when_shown() -> None:
+    grammar, vocabulary = build(UnitLm(deduplicate=True, pattern="{unit}"))
+    record = Record("r", streams={"unit": np.array([4, 4, 9, 4], np.int16)})
+    assert spelt(vocabulary, grammar.render(record).ids) == ["<unit.0:4>", "<unit.0:9>", "<unit.0:4>"]
+
+
+def test_every_configured_kind_has_a_grammar_and_the_other_way_round() -> None:
+    union = get_args(get_args(FormatConfig)[0])
+    assert {member.model_fields["kind"].default for member in union} == set(KINDS)
+
+
+def test_a_recipe_names_templates_and_formats_side_by_side() -> None:
+    config = GrammarConfig.model_validate(
+        yaml.safe_load(
+            """
+            templates: {asr: "[asr] {unit} | [text] {text} [eos]"}
+            formats:
+              speech: {kind: spiritlm_base, speech_marker: "[SPEECH]", end: "[eos]"}
+              text: {kind: text_lm}
+            groups: {both: [asr, speech], text: [text]}
+            """
+        )
+    )
+    vocabulary = build_vocabulary(TOKENIZER, SPACES, config, ["amy"])
+    assert vocabulary.markers == (
+        "[pad]", "[eos]", "[SPEECH]", "[Text]", "[asr]", "[lm]", "[text]", "[voice:amy]",
+    )  # fmt: skip
+    grammars = build_grammars(config, vocabulary, TOKENIZER, SPACES)
+    assert list(grammars) == list(config.tasks) == ["asr", "speech", "text"]
+    assert grammars["speech"].name == "speech"
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"formats": {"a": {"kind": "spirit"}}, "groups": {}}, "spiritlm_base"),
+        ({"formats": {"a": {"kind": "unit_lm", "markr": 1}}, "groups": {}}, "markr"),
+        ({"templates": {"a": "[x] | {text} [eos]"}, "formats": {"a": {"kind": "text_lm"}}, "groups": {}}, "both have"),
+        ({"formats": {"a": {"kind": "text_lm"}}, "groups": {"g": ["b"]}}, "choose from"),
+    ],
+)
+def test_mistakes_are_named(tree: dict, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        GrammarConfig.model_validate(tree)
+
+
+@pytest.mark.parametrize("name", ["demo", "tiny", "digits"])
+def test_recipes_without_formats_keep_the_ids_of_their_runs(name: str) -> None:
+    config = GrammarConfig(**yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["grammar"])
+    assert set(result_fields(config)) == {"templates", "groups"}
+    assert "formats" in result_fields(config.model_copy(update={"formats": {"x": TextLm()}}))
+
+
+def test_a_stream_redraws_at_every_visit_and_is_the_same_for_any_workers() -> None:
+    config = GrammarConfig(
+        formats={"mix": SpiritLmBase(text_words=(1, 3), speech_words=(1, 3))}, groups={"mix": ("mix",)}
+    )
+    vocabulary = build_vocabulary(TOKENIZER, SPACES, config, [])
+    grammars = build_grammars(config, vocabulary, TOKENIZER, SPACES)
+    words = tuple((word, index * 0.2, index * 0.2 + 0.2) for index, word in enumerate(["one", "two"] * 5))
+    record = {"text": "one two " * 5, "words": words}
+    records = [Record(str(i), **record, streams={"unit": np.arange(50, dtype=np.int16) + i}) for i in range(3)]
+    phase = SimpleNamespace(
+        name="p", weights={"mix": 1.0}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0
+    )
+    streams = {"unit": StreamInfo(25.0, 1, 1000, "u")}
+    make = lambda: TokenStream(records, grammars, config.groups, phase, 8, 128, 2, seed=3, streams=streams)  # noqa: E731
+    one, other = make(), make()
+    for step in (0, 3, 1):
+        whole = one.rows(step).ids_BT
+        parts = [other.rows(step, rank, 2).ids_BT for rank in range(2)]
+        assert whole.tolist() == [parts[0][0].tolist(), parts[1][0].tolist()]
+    lengths = {document.num_tokens for step in range(4) for row in one.plan(step) for document in row}
+    assert len(lengths) > 1

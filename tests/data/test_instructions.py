@@ -1,0 +1,100 @@
+"""The instruction sets, and drawing more of them from an endpoint."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from data.errors import InputError
+from data.grammar.instructions import REQUESTS, SETS, built_in, draw_instructions
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers in turn with what the test prepared; keeps what it was asked."""
+
+    answers: list[Any]
+    asked: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        type(self).asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"path": self.path})
+        answer = type(self).answers[min(len(type(self).asked), len(type(self).answers)) - 1]
+        status, body = (answer, {}) if isinstance(answer, int) else (200, answer)
+        if isinstance(body, str):
+            body = {"choices": [{"message": {"role": "assistant", "content": body}}]}
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[type[Endpoint], str]]:
+    handler = type("Handler", (Endpoint,), {"answers": [], "asked": []})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield handler, f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def test_there_are_as_many_as_published_and_all_differ() -> None:
+    assert {name: len(lines) for name, lines in built_in().items()} == {
+        "asr": 100,
+        "tts": 100,
+        "music_caption": 50,
+        "text_to_music": 50,
+    }
+    everything = [line.lower() for lines in built_in().values() for line in lines]
+    assert len(set(everything)) == 300
+    assert not [line for line in everything if line[-1] in ".!?:;," or line != line.strip() or not line.isascii()]
+
+
+def test_each_task_is_asked_for_in_its_own_words() -> None:
+    """SpeechGPT's appendix prints the request for recognition under synthesis as well."""
+    assert set(REQUESTS) == set(SETS)
+    assert len(set(REQUESTS.values())) == 4
+    assert "aloud" in REQUESTS["tts"]
+    assert "aloud" not in REQUESTS["asr"]
+
+
+def test_more_are_drawn_until_there_are_enough(endpoint: tuple[type[Endpoint], str]) -> None:
+    handler, url = endpoint
+    handler.answers = ['1. "Say it."\n- say it\n\n2) Speak this line', "Tell me\nRead that"]
+    with httpx.Client() as client:
+        drawn = draw_instructions(client, url, "some-model", "tts", 3, built_in()["tts"])
+    assert drawn == ["Say it", "Tell me", "Read that"]  # one repeats, one is built in
+    assert [request["path"] for request in handler.asked] == ["/v1/chat/completions"] * 2
+    assert handler.asked[0]["model"] == "some-model"
+    assert REQUESTS["tts"] in handler.asked[0]["messages"][0]["content"]
+    assert "Say it" in handler.asked[1]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([500], "failed"),
+        ([{"error": "no"}], "expected choices"),
+        (["Hear this\nSame", "same."], "gave 2 of 5 new"),
+    ],
+)
+def test_a_bad_endpoint_is_an_input_error(endpoint: tuple[type[Endpoint], str], answers: Any, words: str) -> None:
+    handler, url = endpoint
+    handler.answers = answers
+    with httpx.Client() as client, pytest.raises(InputError, match=words):
+        draw_instructions(client, url, "m", "asr", 5)
+
+
+def test_an_unknown_set_and_a_dead_endpoint() -> None:
+    with httpx.Client() as client:
+        with pytest.raises(InputError, match="choose from asr"):
+            draw_instructions(client, "http://127.0.0.1:1/v1", "m", "vision", 1)
+        with pytest.raises(InputError, match="failed"):
+            draw_instructions(client, "http://127.0.0.1:1/v1", "m", "asr", 1)
