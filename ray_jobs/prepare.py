@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from typing import Any
 
 from data import storage
@@ -39,7 +40,14 @@ def work(run: Run) -> None:
     storage.write_json(folder.file("summary.json"), summary)
     storage.delete(folder.file("parts"))
     storage.delete(folder.file(STEPS))
-    log.info("prepare: %d utterances, %.2f h, %d quarantined", summary["utterances"], summary["hours"], len(quarantine))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(row["reason"] for row in quarantine).items())
+    log.info(
+        "prepare: %d utterances, %.2f h, %d quarantined%s",
+        summary["utterances"],
+        summary["hours"],
+        len(quarantine),
+        f" ({reasons})" if reasons else "",
+    )
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What every brought corpus goes through: renamed, checked row by row, split by hold-outs; audio is never decoded."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -82,6 +83,7 @@ def _admit(
         seen.held.setdefault(name, set()).add(str(_value(config, name, original)))
     row = _rename(config, original)
     try:
+        _check_unicode(row)
         utterance = Utterance.from_row({**row, "split": _split(config, row, original)})
     except RowError as error:
         path = row.get("audio_filepath")
@@ -94,6 +96,16 @@ def _admit(
     if keep and item.content is not None:
         keep(utterance, item.content)
     return utterance
+
+
+def _check_unicode(row: dict[str, Any]) -> None:
+    """Raises RowError for a row that could not be written to a manifest."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"text that is not Unicode, or not in UTF-8: {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError(f"a value that JSON cannot hold: {error}") from None
 
 
 def _finish(config: BroughtCorpus, root: str, utterance: Utterance, kept: bool) -> Utterance:

@@ -271,7 +271,7 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
     lines: list[Any] = [
         cut("r.wav", 1, 0.5, 1.0, supervisions=[supervision("s-c", 0.25, 0.5, "hello")]),
         cut("r.wav", 2, 1.0, 0.5, supervisions=two),
-        cut(str(folder / "r.wav"), 3, 0.0, 2.0, custom={"source": "radio"}),
+        cut(str(folder / "r.wav"), 3, 0.0, 2.0, custom={"source": "radio", "shape": [1, 2]}),
         {"id": "pad", "duration": 1.0, "sampling_rate": RATE, "feat_value": 0.0, "type": "PaddingCut"},
         stereo,
         command,
@@ -289,7 +289,7 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
         "cut-9": (0.0, 0.5, None),
     }
     assert found["cut-1"].words == (("hello", 0.1, 0.2),)
-    assert (found["cut-1"].lang, found["cut-3"].extra["source"]) == ("en", "radio")
+    assert (found["cut-1"].lang, found["cut-3"].extra) == ("en", {"source": "radio", "sample_rate": RATE})
     assert (found["cut-9"].split, found["cut-1"].split) == ("dev", "train")
     assert bad == {"pad": "bad_field", "cut-5": "bad_field", "cut-6": "bad_field", "cuts_train.jsonl.gz:7": "bad_field"}
     assert decoded(run, found["s-b"]).size == RATE // 4

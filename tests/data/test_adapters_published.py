@@ -1,12 +1,14 @@
 """Adapters of published corpora, each on a tiny folder in the publisher's layout."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from pydantic import TypeAdapter
 
 from data.config import CorpusConfig
@@ -148,6 +150,15 @@ def test_commonvoice(tmp_path: Path) -> None:
     assert first.extra == {"gender": "male", "up_votes": "2", "part": "train"}
     _, overlapping = brought("commonvoice", folder / "pl", tables=["train", "validated"])
     assert overlapping["cv_0#2"] == "duplicate_id"
+
+
+def test_a_line_in_another_encoding_is_one_bad_row(tmp_path: Path) -> None:
+    folder = commonvoice(tmp_path / "cv")
+    lines = ["client_id\tpath\tsentence", "a\tcv_0.mp3\tdobrze", "a\tcv_1.mp3\tźle"]
+    (folder / "pl/train.tsv").write_bytes("\n".join(lines).encode("iso8859_2"))
+    found, bad = brought("commonvoice", folder, tables=["train"])
+    assert set(found) == {"cv_0"}
+    assert bad == {"cv_1": "bad_field"}
 
 
 def gigaspeech(folder: Path) -> Path:
@@ -320,6 +331,14 @@ def test_every_kind_has_a_licence_a_layout_and_a_configuration() -> None:
         key = "manifest" if kind == "manifest" else "path"
         made = TypeAdapter(CorpusConfig).validate_python({"kind": kind, key: "x"})
         assert isinstance(made, BroughtCorpus)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recipe_block_of_every_docstring_is_one(kind: str) -> None:
+    block = re.search(r"`(corpus: \{.*\})`", adapter_class(kind).__doc__ or "")
+    assert block
+    made = TypeAdapter(CorpusConfig).validate_python(yaml.safe_load(block[1])["corpus"])
+    assert made.kind == kind
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data import storage
 from data.corpus import validate
 from data.corpus.header import read_header
 from data.corpus.validate import Facts, Finding, Problem, check, check_all, check_content
@@ -135,3 +136,16 @@ def test_a_file_that_kills_its_decoder_is_one_bad_row(tmp_path: Path, monkeypatc
     assert [row["id"] for row in checked.quarantine] == ["2.wav"]
     assert checked.quarantine[0]["reason"] == "crash"
     assert len(checked.utterances) == 7
+
+
+def test_headers_of_real_recordings_say_what_decoding_finds(real_audio: Path) -> None:
+    manifest = real_audio / "read" / "manifest.jsonl"
+    rows = [Utterance.from_row({**row, "duration": None}) for row in storage.read_jsonl(manifest)]
+    chosen = {Path(row.audio_filepath).suffix: row for row in rows}
+    assert {".wav", ".flac", ".mp3", ".ogg"} <= set(chosen)
+    for row in chosen.values():
+        cheap, deep = (check(row, str(manifest.parent), deep) for deep in (False, True))
+        assert isinstance(cheap, Facts)
+        assert isinstance(deep, Facts)
+        assert cheap.duration_s == pytest.approx(deep.duration_s, abs=0.05)
+        assert (cheap.sample_rate, cheap.channels) == (deep.sample_rate, deep.channels)

@@ -54,8 +54,9 @@ class Bad:
     @classmethod
     def of(cls, identity: str | None, path: Any, reason: str, detail: Any) -> "Bad":
         """A quarantine row; without an identity, it gets the id that a row with this path would have."""
-        name = identity or default_id(str(path), 0.0, None)
-        return cls({"id": name, "audio_filepath": path, "reason": reason, "detail": str(detail)})
+        path = _unicode(path) if isinstance(path, str) else path
+        name = _unicode(identity) if identity else default_id(str(path), 0.0, None)
+        return cls({"id": name, "audio_filepath": path, "reason": reason, "detail": _unicode(str(detail))})
 
 
 class CorpusAdapter(Protocol):
@@ -84,6 +85,11 @@ class CorpusAdapter(Protocol):
     def content_id(self) -> str:
         """Hash of the corpus' listing and metadata, the same wherever the corpus lies. Raises InputError."""
         ...
+
+
+def _unicode(text: str) -> str:
+    """`text` with what no UTF-8 can hold (bytes of another encoding, lone surrogates) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def adapter_class(kind: str) -> type[CorpusAdapter]:

@@ -125,15 +125,12 @@ def is_audio(name: str | PurePosixPath) -> bool:
 
 
 def read_table(path: Path) -> str:
-    """A UTF-8 text, byte order mark left out. Raises InputError where it is no UTF-8."""
-    try:
-        return storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}): convert it, e.g. with iconv") from None
+    """A UTF-8 text, byte order mark left out. Bytes that are no UTF-8 become lone surrogates: bad rows, later on."""
+    return storage.read_bytes(path).decode("utf-8-sig", "surrogateescape")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 table, ends stripped, empty ones left out. Raises InputError where it is no UTF-8."""
+    """The lines of a table that is read with `read_table`, ends stripped, empty ones left out."""
     # Not splitlines: it also cuts at separators that may stand inside a text (U+2028, form feeds).
     return [line.rstrip("\r") for line in read_table(path).split("\n") if line.strip()]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data.corpus.adapters.base import Bad, Found, split_of
 from data.corpus.adapters.folder import FolderAdapter, hash_file, matches
-from data.corpus.adapters.supervisions import source_path, supervision_row
+from data.corpus.adapters.supervisions import plain_fields, source_path, supervision_row
 from data.errors import InputError
 from data.manifest import RowError
 
@@ -78,8 +78,7 @@ def _cut_rows(where: str, line: bytes, part: dict[str, Any]) -> Iterator[Found |
         name = cut.id if supervision is None or len(cut.supervisions) == 1 else supervision.id
         try:
             row = _whole(cut) if supervision is None else supervision_row(recording, supervision, cut.start)
-            custom = {key: value for key, value in (cut.custom or {}).items() if _is_plain(value)}
-            yield Found({**custom, **part, **row, "id": str(name)})
+            yield Found({**plain_fields(cut.custom), **part, **row, "id": str(name)})
         except (RowError, AttributeError) as error:
             yield Bad.of(str(name), None, "bad_field", error)
 
@@ -91,10 +90,6 @@ def _whole(cut: Any) -> dict[str, Any]:
         "duration": cut.duration,
         "sample_rate": cut.recording.sampling_rate,
     }
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

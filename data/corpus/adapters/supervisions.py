@@ -30,7 +30,7 @@ def supervision_row(recording: Any, supervision: Any, start_s: float = 0.0, **fi
     """
     offset = round(start_s + supervision.start, 6)
     whole = not offset and abs(supervision.duration - recording.duration) < 1e-6
-    custom = dict(supervision.custom or {})
+    custom = plain_fields(supervision.custom)
     if getattr(supervision, "gender", None):
         custom["gender"] = supervision.gender
     return {
@@ -45,6 +45,13 @@ def supervision_row(recording: Any, supervision: Any, start_s: float = 0.0, **fi
         "words": _words(supervision),
         "sample_rate": recording.sampling_rate,
         **fields,
+    }
+
+
+def plain_fields(custom: dict[str, Any] | None) -> dict[str, Any]:
+    """Custom fields that a manifest can hold: lhotse also keeps arrays and recordings there."""
+    return {
+        name: value for name, value in (custom or {}).items() if value is None or isinstance(value, str | int | float)
     }
 
 
