@@ -1,5 +1,6 @@
 """What a corpus holds, in numbers: summary.json after the work, and the lines of a dry run before it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
@@ -55,13 +56,13 @@ def plan_builtin(config: BuiltinCorpus, seed: int) -> list[str]:
 def plan_brought(corpus: BroughtCorpus, max_duration_s: float) -> list[str]:
     """The lines of a dry run of a brought corpus: its listing and its audio's headers are read, nothing is written.
 
-    Utterances longer than `max_duration_s` are pointed out.
+    Utterances longer than `max_duration_s` are pointed out, where nothing cuts them.
     """
     adapter = adapter_class(corpus.kind)
     looked = look_at(corpus)
     summary = summarize(looked.utterances, len(looked.quarantine))
     rates = Counter(fact.sample_rate for fact in looked.facts if fact.sample_rate)
-    warnings = _warnings(looked, max_duration_s)
+    warnings = _warnings(looked, math.inf if corpus.segmentation else max_duration_s)
     return [
         f"corpus            {adapter.title}; licence: {adapter.licence}",
         *(

@@ -150,6 +150,10 @@ def test_every_dry_run_tells_hours_lengths_and_problems(tmp_path: Path, capsys: 
         assert "2 of 3 utterances" in shown
         assert "missing             1, e.g. d: no file at" in shown
         assert "not_audio           1, e.g. e:" in shown
+    assert prepare.main([path, "tokenize.max_duration_s=2.5", "--dry-run"]) == 0
+    assert "too_long            1, e.g. b: 3.0 s" in capsys.readouterr().out
+    assert prepare.main([path, "tokenize.max_duration_s=2.5", "corpus.segmentation={kind: vad}", "--dry-run"]) == 0
+    assert "too_long" not in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 
