@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# A shard that is begun again after its worker died moves again from its beginning; so often that counts as progress.
+# A shard that is begun again after its worker died moves again from its beginning; so often that counts as progress,
+# and so many actors that come up.
 COUNTED_ATTEMPTS = 3
 LISTED_WORKERS = 8
 
@@ -50,7 +51,7 @@ class Board:
         for actor in before:  # at most one, and it is dead when it is another
             del self._latest[actor]
         self._latest[state.actor] = (self._clock(), state)
-        if not state.shard or state.shard in self._finished:
+        if state.shard in self._finished:
             return
         attempts = self._reached.setdefault(state.shard, {})
         known = state.actor in attempts

@@ -1,8 +1,9 @@
 """Folders as prepare and fit_tokenizer leave them, with noise for audio, and encoders that go wrong."""
 
+import ctypes
 import os
-import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,7 @@ class SegfaultingDecoder(UtteranceEncoder):
 
     def decode(self, utterance):
         if utterance.id == "u5":
-            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGSEGV)
-            threading.Event().wait()
+            ctypes.string_at(0)
         return super().decode(utterance)
 
 
@@ -95,6 +94,30 @@ class BlockingEncoder(UtteranceEncoder):
         if any(item.utterance.id == "u5" for item in batch):
             threading.Event().wait()
         return super().encode(batch)
+
+
+class BlockingOnceEncoder(UtteranceEncoder):
+    """Blocks at u5 the first time that any process comes to it, and leaves a file `blocked` beside the manifest."""
+
+    def encode(self, batch):
+        marker = Path(self.manifest_path).with_name("blocked")
+        if any(item.utterance.id == "u5" for item in batch) and not marker.exists():
+            marker.touch()
+            threading.Event().wait()
+        return super().encode(batch)
+
+
+class MeetingEncoder(UtteranceEncoder):
+    """Begins when two of them are there."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        here = Path(self.manifest_path).parent / "here"
+        storage.write_text(here / str(os.getpid()), "")
+        deadline = time.monotonic() + 120
+        while len(list(here.iterdir())) < 2:
+            assert time.monotonic() < deadline, "nobody else came"
+            time.sleep(0.05)
 
 
 class BatchTellingEncoder(UtteranceEncoder):
