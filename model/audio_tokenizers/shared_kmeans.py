@@ -85,7 +85,7 @@ class Part:
             self._seen, self._squares = 0, {}
         new_CD = candidates_CD[self._seen :]
         for number in self.blocks if len(new_CD) else ():
-            squares_N = torch.cat([distances for _, _, distances in self._nearest(number, new_CD)])
+            squares_N = torch.cat([distances for _, _, distances in self._nearest(number, new_CD)]).cpu()
             before_N = self._squares.get(number)
             self._squares[number] = squares_N if before_N is None else torch.minimum(before_N, squares_N)
         self._seen = len(candidates_CD)
@@ -106,8 +106,8 @@ class Part:
 
     def sums(self, centroids_KD: torch.Tensor) -> Sums:
         """What Lloyd's next step needs of this part."""
-        sums_KD = torch.zeros(centroids_KD.shape, dtype=torch.float64)
-        counts_K = torch.zeros(len(centroids_KD), dtype=torch.int64)
+        sums_KD = torch.zeros(centroids_KD.shape, dtype=torch.float64, device=self.device)
+        counts_K = torch.zeros(len(centroids_KD), dtype=torch.int64, device=self.device)
         distortion = {}
         for number in self.blocks:
             parts = []
@@ -116,13 +116,13 @@ class Part:
                 counts_K += torch.bincount(codes_N, minlength=len(centroids_KD))
                 parts.append(float(distances_N.sum(dtype=torch.float64)))
             distortion[number] = math.fsum(parts)
-        return Sums(sums_KD, counts_K, distortion)
+        return Sums(sums_KD.cpu(), counts_K.cpu(), distortion)
 
     def worst(self, centroids_KD: torch.Tensor, number_of_points: int) -> tuple[list[float], Found]:
         """The points furthest from their centroids and their squared distances, furthest first."""
         ranked: list[tuple[float, int, int]] = []
         for number in self.blocks:
-            distances_N = torch.cat([distances for _, _, distances in self._nearest(number, centroids_KD)])
+            distances_N = torch.cat([distances for _, _, distances in self._nearest(number, centroids_KD)]).cpu()
             values, rows = distances_N.sort(descending=True, stable=True)
             top = zip(values[:number_of_points].tolist(), rows[:number_of_points].tolist(), strict=True)
             ranked += [(-value, number, row) for value, row in top]
@@ -132,18 +132,18 @@ class Part:
     def codes(self, centroids_KD: torch.Tensor) -> dict[int, np.ndarray]:
         """int16 codes (N,) of each block."""
         return {
-            number: torch.cat([codes for _, codes, _ in self._nearest(number, centroids_KD)]).numpy().astype(np.int16)
+            number: torch.cat([codes for _, codes, _ in self._nearest(number, centroids_KD)]).short().cpu().numpy()
             for number in self.blocks
         }
 
     def _nearest(
         self, number: int, centroids_KD: torch.Tensor
     ) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Chunks of a block with codes (N,) and squared distances (N,), all on the CPU."""
+        """Chunks of a block with codes (N,) and squared distances (N,), all on the device."""
         on_device_KD = centroids_KD.to(self.device)
         for chunk_ND in self.blocks[number].split(_CHUNK_POINTS):
-            codes_N, distances_N = assign_with_distance(chunk_ND.to(self.device), on_device_KD)
-            yield chunk_ND, codes_N.cpu(), distances_N.cpu()
+            on_device_ND = chunk_ND.to(self.device)
+            yield on_device_ND, *assign_with_distance(on_device_ND, on_device_KD)
 
     def _found(self, places: list[tuple[int, int]]) -> Found:
         points = [self.blocks[number][row : row + 1] for number, row in places]

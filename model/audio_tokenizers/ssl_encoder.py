@@ -105,7 +105,7 @@ class SslEncoder:
             hidden_BTD = encoder.layer_norm(hidden_BTD)
         places_T = torch.arange(hidden_BTD.shape[1], device=self.device)
         real_BT = places_T < torch.tensor(lengths, device=self.device)[:, None]
-        mask_BT = None if bool(real_BT.all()) else real_BT
+        mask_BT = None if min(lengths) == max(lengths) else real_BT
         if self.model.config.model_type == "wavlm":
             return self._wavlm_layers(hidden_BTD, mask_BT)
         mask_B11T = None if mask_BT is None else mask_BT[:, None, None]
