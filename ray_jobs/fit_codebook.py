@@ -17,6 +17,7 @@ from data import storage
 from data.config import TokenizeConfig
 from data.errors import InputError
 from data.manifest import Utterance
+from data.quarantine import PassedOver
 from model.audio_tokenizers.base import CONFIG_NAME, usage_of_counts
 from model.audio_tokenizers.shared_kmeans import Call, fit_shared_kmeans, shared_quality
 from model.config import SslUnits
@@ -61,6 +62,10 @@ def fit_codebook(
     try:
         limits = limits_of(_load(shares, dealt), config.max_frames)
         call = _call(shares, limits)
+        passed = PassedOver()
+        for of_share in ray.get([share.passed_over.remote() for share in shares]):
+            passed.merge(of_share)
+        log.info("fit_tokenizer: %s", passed)
         collected = time.monotonic()
         centroids_KD = _fit(call, sum(limits.values()), config, seed)
         quality = {"frames": float(sum(limits.values())), **_quality(call, centroids_KD)}

@@ -3,19 +3,22 @@
 Shapes: N = frames, D = features.
 """
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import ray
 
-from data.audio import AudioError
 from data.manifest import Utterance
+from data.quarantine import PassedOver
 from data.timing import frame_span
 from model.audio_tokenizers.base import tokenizer_class
 from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
 from model.config import FramesConfig
-from ray_jobs.tokenize_shard import load_wave
+from ray_jobs.tokenize_plan import usable_waves
+
+log = logging.getLogger("antiphon")
 
 CHUNK_UTTERANCES = 128
 
@@ -35,13 +38,17 @@ def collect_frames(
     """
     drawn = sorted(utterances, key=lambda utterance: utterance.id)
     random.Random(seed).shuffle(drawn)
-    features, words, total = [], [], 0
-    for chunk_ND, chunk_words_N in _chunks(drawn, manifest_path, config, max_duration_s, num_workers):
+    features, words, total, passed = [], [], 0, PassedOver()
+    for chunk_ND, chunk_words_N, chunk_passed in _chunks(drawn, manifest_path, config, max_duration_s, num_workers):
+        passed.merge(chunk_passed)
+        if not len(chunk_ND):
+            continue
         features.append(chunk_ND)
         words.append(chunk_words_N)
         total += len(chunk_ND)
         if total >= config.max_frames:
             break
+    log.info("fit_tokenizer: %s", passed)
     if not total:
         return np.zeros((0, 0), np.float32), np.zeros(0, str)
     return np.concatenate(features)[: config.max_frames], np.concatenate(words)[: config.max_frames]
@@ -49,7 +56,7 @@ def collect_frames(
 
 def _chunks(
     drawn: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float, num_workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, PassedOver]]:
     task = ray.remote(num_cpus=1)(frames_of_chunk)
     starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
     running: list[ray.ObjectRef] = []
@@ -59,27 +66,21 @@ def _chunks(
             running.append(task.remote(chunk, manifest_path, config, max_duration_s))
         if not running:
             return
-        features_ND, words_N = ray.get(running.pop(0))
-        if len(features_ND):
-            yield features_ND, words_N
+        yield ray.get(running.pop(0))
 
 
 def frames_of_chunk(
     chunk: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (N, D) of these utterances and the word (N,) of each."""
+) -> tuple[np.ndarray, np.ndarray, PassedOver]:
+    """Frames (N, D) of these utterances, the word (N,) of each, and what was passed over."""
     features_of = tokenizer_class(config.kind).features_of
-    features, words = [], []
-    for utterance in chunk:
-        try:
-            wave_N = load_wave(manifest_path, utterance, config.sample_rate, max_duration_s)
-        except AudioError:
-            continue
+    features, words, passed = [], [], PassedOver()
+    for utterance, wave_N in usable_waves(manifest_path, chunk, config.sample_rate, max_duration_s, passed):
         features.append(features_of(config, wave_N))
         words.append(words_of_frames(utterance, len(features[-1]), config.frame_rate_hz))
     if not features:
-        return np.zeros((0, 0), np.float32), np.zeros(0, str)
-    return np.concatenate(features), np.concatenate(words)
+        return np.zeros((0, 0), np.float32), np.zeros(0, str), passed
+    return np.concatenate(features), np.concatenate(words), passed
 
 
 def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, float]:

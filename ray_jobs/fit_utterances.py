@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import ray
 
-from data.audio import AudioError
 from data.errors import InputError
 from data.manifest import Utterance
+from data.quarantine import PassedOver
 from data.timing import frame_span
 from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_class
 from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
 from model.config import UtterancesConfig
 from ray_jobs.session import start_ray
-from ray_jobs.tokenize_shard import load_wave
+from ray_jobs.tokenize_plan import usable_waves
 
 log = logging.getLogger("antiphon")
 
@@ -111,24 +111,26 @@ def word_agreement(encoded: Sequence[Encoded]) -> dict[str, float]:
 
 def features_of_chunk(
     chunk: list[Utterance], manifest_path: str, max_duration_s: float, config: UtterancesConfig
-) -> list[tuple[np.ndarray, str | None]]:
+) -> tuple[list[tuple[np.ndarray, str | None]], PassedOver]:
     """Features (F, D) of these utterances and their speakers; files that cannot be used are passed over."""
-    features_of = tokenizer_class(config.kind).features_of
-    waves = _waves(chunk, manifest_path, max_duration_s, config.sample_rate)
-    return [(features_of(config, wave_N), utterance.speaker) for utterance, wave_N in waves]
+    features_of, passed = tokenizer_class(config.kind).features_of, PassedOver()
+    waves = usable_waves(manifest_path, chunk, config.sample_rate, max_duration_s, passed)
+    return [(features_of(config, wave_N), utterance.speaker) for utterance, wave_N in waves], passed
 
 
-def codes_of_chunk(chunk: list[Utterance], manifest_path: str, max_duration_s: float, folder: str) -> list[Encoded]:
+def codes_of_chunk(
+    chunk: list[Utterance], manifest_path: str, max_duration_s: float, folder: str
+) -> tuple[list[Encoded], PassedOver]:
     """These utterances encoded; files that cannot be used are passed over."""
-    tokenizer = _tokenizer(folder)
+    tokenizer, passed = _tokenizer(folder), PassedOver()
     encoded = []
-    for utterance, wave_N in _waves(chunk, manifest_path, max_duration_s, tokenizer.sample_rate):
+    for utterance, wave_N in usable_waves(manifest_path, chunk, tokenizer.sample_rate, max_duration_s, passed):
         (codes_TK,) = tokenizer.encode([wave_N], [utterance.speaker])
         rate_hz, frames = tokenizer.frame_rate_hz, len(codes_TK)
         words_T = labels_of_frames(utterance.words or (), frames, rate_hz)
         phones_T = labels_of_frames(utterance.extra.get(PHONES) or (), frames, rate_hz)
         encoded.append(Encoded(codes_TK, words_T, phones_T))
-    return encoded
+    return encoded, passed
 
 
 def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate_hz: float) -> np.ndarray:
@@ -140,30 +142,26 @@ def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate
     return labels
 
 
-def _waves(
-    chunk: list[Utterance], manifest_path: str, max_duration_s: float, sample_rate: int
-) -> Iterator[tuple[Utterance, np.ndarray]]:
-    for utterance in chunk:
-        try:
-            yield utterance, load_wave(manifest_path, utterance, sample_rate, max_duration_s)
-        except AudioError:
-            continue
-
-
-def _over_chunks(source: Source, function: Callable[..., list[Any]], argument: Any) -> Iterator[Any]:
+def _over_chunks(source: Source, function: Callable[..., tuple[list[Any], PassedOver]], argument: Any) -> Iterator[Any]:
     """Results in an order that the number of workers has no part in; chunks are computed as Ray tasks, as asked for."""
     drawn = sorted(source.utterances, key=lambda utterance: utterance.id)
     random.Random(source.seed).shuffle(drawn)
     task = ray.remote(num_cpus=1)(function)
     starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
     running: list[ray.ObjectRef] = []
-    while True:
-        while len(running) <= source.num_workers and (start := next(starts, None)) is not None:
-            chunk = drawn[start : start + CHUNK_UTTERANCES]
-            running.append(task.remote(chunk, source.manifest_path, source.max_duration_s, argument))
-        if not running:
-            return
-        yield from ray.get(running.pop(0))
+    passed = PassedOver()
+    try:
+        while True:
+            while len(running) <= source.num_workers and (start := next(starts, None)) is not None:
+                chunk = drawn[start : start + CHUNK_UTTERANCES]
+                running.append(task.remote(chunk, source.manifest_path, source.max_duration_s, argument))
+            if not running:
+                return
+            results, passed_of_chunk = ray.get(running.pop(0))
+            passed.merge(passed_of_chunk)
+            yield from results
+    finally:
+        log.info("fit_tokenizer: %s", passed)
 
 
 @lru_cache(maxsize=2)

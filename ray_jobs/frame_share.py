@@ -5,23 +5,20 @@ into groups, and of each utterance a fixed share of frames is drawn by its id. A
 their features once and keeps the sampled ones as a part of a shared k-means.
 """
 
-import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data.audio import AudioError
 from data.manifest import Utterance
+from data.quarantine import PassedOver
 from data.timing import round_half_up
 from model.audio_tokenizers.base import load_audio_tokenizer
 from model.audio_tokenizers.shared_kmeans import Part
 from model.config import SslUnits
 from ray_jobs.fit_frames import words_of_frames
-from ray_jobs.tokenize_shard import load_wave
-
-log = logging.getLogger("antiphon")
+from ray_jobs.tokenize_plan import usable_waves
 
 GROUP_UTTERANCES = 32
 _WAVES_AT_ONCE = 8  # bounds the audio in memory
@@ -74,6 +71,7 @@ class FrameShare:
         self._tokenizer: Any = None
         self._features: dict[int, np.ndarray] = {}
         self._words: dict[int, np.ndarray] = {}
+        self._passed: dict[int, PassedOver] = {}
         self._part: Part | None = None
 
     def load(self, group: int) -> int:
@@ -82,6 +80,13 @@ class FrameShare:
             return 0
         self._compute(group)
         return len(self._features[group])
+
+    def passed_over(self) -> PassedOver:
+        """What was passed over in the groups that are loaded."""
+        passed = PassedOver()
+        for of_group in self._passed.values():
+            passed.merge(of_group)
+        return passed
 
     def call(self, limits: Mapping[int, int], method: str, *arguments: Any) -> Any:
         """A method of this share as a part of a shared k-means, see shared_kmeans.Part."""
@@ -106,7 +111,8 @@ class FrameShare:
 
     def _compute(self, group: int) -> None:
         features, words = [], []
-        for batch in self._batches(self.groups[group]):
+        passed = self._passed[group] = PassedOver()
+        for batch in self._batches(self.groups[group], passed):
             computed = self._loaded().features_of_waves([wave_N for _, wave_N in batch])
             for (utterance, _), features_TD in zip(batch, computed, strict=True):
                 rows = sampled_rows(self.seed, utterance.id, len(features_TD), self.config.frame_share)
@@ -115,15 +121,10 @@ class FrameShare:
         self._features[group] = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
         self._words[group] = np.concatenate(words) if words else np.zeros(0, str)
 
-    def _batches(self, utterances: list[Utterance]) -> Iterator[list[tuple[Utterance, np.ndarray]]]:
+    def _batches(self, utterances: list[Utterance], passed: PassedOver) -> Iterator[list[tuple[Utterance, np.ndarray]]]:
         """Utterances with their waves; what tokenize_speech would quarantine is passed over."""
-        batch = []
-        for utterance in utterances:
-            try:
-                wave_N = load_wave(self.manifest_path, utterance, self.config.sample_rate, self.max_duration_s)
-            except AudioError as error:
-                log.warning("fit_tokenizer: passed over %s: %s", utterance.id, error)
-                continue
+        batch, settings = [], (self.config.sample_rate, self.max_duration_s)
+        for utterance, wave_N in usable_waves(self.manifest_path, utterances, *settings, passed):
             batch.append((utterance, wave_N))
             if len(batch) == _WAVES_AT_ONCE:
                 yield batch

@@ -4,15 +4,16 @@ A shard is a fixed run of manifest lines, so any worker that is given its plan r
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import fsspec
 import numpy as np
 
 from data import storage
-from data.audio import load_audio
+from data.audio import AudioError, load_audio
 from data.manifest import Utterance, resolve_audio
+from data.quarantine import PassedOver
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,17 @@ def load_wave(manifest_path: str, utterance: Utterance, sample_rate: int, max_du
     """float32 samples (N,) of an utterance. Raises AudioError; every job that reads a manifest passes by here."""
     path = resolve_audio(manifest_path, utterance)
     return load_audio(path, sample_rate, utterance.offset, utterance.duration, max_duration_s)
+
+
+def usable_waves(
+    manifest_path: str, utterances: Iterable[Utterance], sample_rate: int, max_duration_s: float, passed: PassedOver
+) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Utterances with their samples (N,); what tokenize_speech would quarantine is passed over and counted."""
+    for utterance in utterances:
+        passed.read += 1
+        try:
+            wave_N = load_wave(manifest_path, utterance, sample_rate, max_duration_s)
+        except AudioError as error:
+            passed.add(error)
+            continue
+        yield utterance, wave_N

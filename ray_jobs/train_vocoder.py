@@ -1,10 +1,12 @@
 """`train_vocoder`: units + speaker -> vocoder folder."""
 
+import logging
 import sys
 from typing import Any
 
 import ray
 
+from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
 from ray_jobs import fit_tokenizer, prepare, tokenize_speech
@@ -13,6 +15,8 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.vocoder_worker import train_vocoder
+
+log = logging.getLogger("antiphon")
 
 
 def work(run: Run) -> None:
@@ -25,7 +29,8 @@ def work(run: Run) -> None:
     inputs = run.inputs
     fields = config.model_dump()
     folders = (inputs["prepare"], inputs["tokenize_speech"], run.folder.path, inputs["fit_tokenizer"])
-    ray.get(train.remote(fields, run.recipe.seed, *folders))
+    ray.get(train.remote(fields, run.recipe.seed, *folders, run.recipe.tokenize.max_duration_s))
+    log.info("train_vocoder: %s", storage.read_json(run.folder.file("summary.json"))["read"])
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:

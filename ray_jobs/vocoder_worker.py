@@ -1,15 +1,15 @@
 """The work of train_vocoder in a process of its own: pairs of codes and frames, then the training."""
 
-import logging
 from typing import Any
 
 import numpy as np
 
 from data import storage
-from data.audio import AudioError, load_audio
+from data.audio import MAX_DURATION_S
 from data.durations import expand
 from data.errors import InputError
-from data.manifest import Utterance, read_manifest, resolve_audio
+from data.manifest import read_manifest
+from data.quarantine import PassedOver
 from data.store import Record, TokenStore
 from model.audio_tokenizers.compression import FOLDER as COMPRESSION
 from model.audio_tokenizers.compression import Compression, load_compression
@@ -17,15 +17,20 @@ from model.audio_tokenizers.features import frames_per_code, log_mel
 from model.config import VocoderConfig
 from model.vocoder_training import Example, fit_unit_mel
 from ray_jobs.job import configure_logging
-
-log = logging.getLogger("antiphon")
+from ray_jobs.tokenize_plan import usable_waves
 
 STREAM = "unit"
 ONLY_VOICE = "default"
 
 
 def train_vocoder(
-    fields: dict[str, Any], seed: int, prepared: str, store: str, folder: str, tokenizers: str | None = None
+    fields: dict[str, Any],
+    seed: int,
+    prepared: str,
+    store: str,
+    folder: str,
+    tokenizers: str | None = None,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> None:
     """Write the vocoder to `folder`/unit and summary.json beside it. `fields` are those of VocoderConfig.
 
@@ -40,13 +45,14 @@ def train_vocoder(
     chosen = choose(tokens.records, config.max_utterances, seed)
     compression = load_compression(storage.join(tokenizers, STREAM, COMPRESSION)) if tokenizers else None
     manifest = storage.join(prepared, "manifest.jsonl")
-    examples = make_examples(chosen, manifest, config.sample_rate, info.frame_rate_hz, compression)
-    log.info("train_vocoder: %d of %d utterances", len(examples), len(chosen))
+    passed = PassedOver()
+    rates = (config.sample_rate, info.frame_rate_hz)
+    examples = make_examples(chosen, manifest, *rates, compression, max_duration_s, passed)
     codebook_size = info.codebook_size if compression is None else compression.base_size
     vocoder, losses = fit_unit_mel(examples, config, seed, STREAM, info.frame_rate_hz, codebook_size)
     vocoder.compression = compression
     vocoder.save(storage.join(folder, STREAM))
-    summary = {"utterances": len(examples), "unreadable": len(chosen) - len(examples), **losses}
+    summary = {"utterances": len(examples), "unreadable": len(chosen) - len(examples), "read": str(passed), **losses}
     storage.write_json(storage.join(folder, "summary.json"), summary)
 
 
@@ -67,26 +73,15 @@ def make_examples(
     sample_rate: int,
     frame_rate_hz: float,
     compression: Compression | None = None,
+    max_duration_s: float = MAX_DURATION_S,
+    passed: PassedOver | None = None,
 ) -> list[Example]:
-    """One code per frame, with the log-mel frames it stands for. Audio become unreadable is logged and left out."""
+    """One code per frame, with the log-mel frames it stands for. Audio become unreadable is counted and left out."""
     wanted = {record.id: record for record in records}
     ratio = frames_per_code(frame_rate_hz)
-    examples = []
-    for utterance in read_manifest(manifest):
-        record = wanted.get(utterance.id)
-        if record is None:
-            continue
-        try:
-            wave = _load(manifest, utterance, sample_rate)
-        except AudioError as error:
-            log.warning("train_vocoder: %s left out: %s", utterance.id, error)
-            continue
-        examples.append(_example(record, wave, sample_rate, ratio, compression))
-    return examples
-
-
-def _load(manifest: str, utterance: Utterance, sample_rate: int) -> np.ndarray:
-    return load_audio(resolve_audio(manifest, utterance), sample_rate, utterance.offset, utterance.duration)
+    utterances = (utterance for utterance in read_manifest(manifest) if utterance.id in wanted)
+    waves = usable_waves(manifest, utterances, sample_rate, max_duration_s, PassedOver() if passed is None else passed)
+    return [_example(wanted[u.id], wave, sample_rate, ratio, compression) for u, wave in waves]
 
 
 def _example(

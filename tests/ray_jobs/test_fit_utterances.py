@@ -1,5 +1,6 @@
 """fit_tokenizer beyond frames: pitch, style and compression, the same on one worker and on two."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +76,13 @@ def test_features_and_codes_pass_over_bad_files_and_carry_speaker_and_labels(tmp
 
     rows = make_corpus(tmp_path)
     config, manifest = Style(kind="style", codebook_size=2), str(tmp_path / "manifest.jsonl")
-    found = features_of_chunk(rows[6:], manifest, 600.0, config)
+    bad = replace(rows[6], id="gone", audio_filepath="gone.wav")
+    found, passed = features_of_chunk([*rows[6:], bad], manifest, 600.0, config)
+    assert str(passed) == "4 files read, 2 passed over (1 missing, 1 not_audio)"
     assert [speaker for _, speaker in found] == ["a", "b"]
     tokenizer = StyleTokenizer.fit_utterances(config, [f for f, _ in found], ["a", "b"], 0)
     tokenizer.save(str(tmp_path / "style"))
-    encoded = codes_of_chunk(rows[6:], manifest, 600.0, str(tmp_path / "style"))
+    encoded, _ = codes_of_chunk(rows[6:], manifest, 600.0, str(tmp_path / "style"))
     assert [one.phones_T.tolist() for one in encoded] == [["a", "s"]] * 2
     assert [one.codes_TK.shape for one in encoded] == [(2, 1)] * 2
 

@@ -57,7 +57,8 @@ def test_a_corpus_of_clips_shorter_than_a_window_makes_a_vocoder(tmp_path: Path)
     folder = prepared(tmp_path, [record("a", 1, speaker="x"), record("b", 1, speaker="y")], seconds=0.003)
     (tmp_path / "b.wav").write_bytes(b"not audio any more")
     train_vocoder(FIELDS, 1, folder, folder, str(tmp_path / "out"))
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["unreadable"] == 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["unreadable"], summary["read"]) == (1, "2 files read, 1 passed over (1 not_audio)")
     vocoder = load_vocoder(str(tmp_path / "out" / "unit"))
     assert vocoder.voices == ("x",)
     assert vocoder.synthesize({"unit": np.array([3])}, "x").size == 320
