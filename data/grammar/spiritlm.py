@@ -41,7 +41,8 @@ class SpiritLm(PartsGrammar):
         return self._shows(record) is not None
 
     def _wants(self) -> str:
-        return f"speech ({self._streams}), text, or for interleaving both with word times: shows={self._config.shows}"
+        speech = ", ".join(self._streams)
+        return f"speech ({speech}), text, or for interleaving both with word times: shows={self._config.shows}"
 
     def _shows(self, record: RecordLike) -> str | None:
         """ "interleaved", "speech" or "text"; None where the record lacks what is asked for."""

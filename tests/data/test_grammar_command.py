@@ -1,0 +1,133 @@
+"""`python -m data.grammar`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.grammar.command import main
+from data.grammar.formats import KINDS
+from data.grammar.instructions import built_in
+
+GOLDEN: dict[str, Any] = {
+    "id": "g",
+    "text": "hello you",
+    "words": [["hello", 0.0, 0.1], ["you", 0.1, 0.24]],
+    "streams": {
+        "unit": {"codes": [78, 42, 81, 159, 316, 259], "durations": None, "frame_rate_hz": 25.0},
+        "pitch": {"codes": [13, 13, 3], "frame_rate_hz": 12.5},
+        "style": {"codes": [81], "frame_rate_hz": 1.0},
+    },
+}
+FULL = GOLDEN | {
+    "response": {"text": "four", "streams": {"unit": {"codes": [661, 661]}}},
+    "rejected": {"text": "five", "streams": {"unit": [9]}},
+}
+
+
+@pytest.fixture
+def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs `show` on a record given as JSON."""
+
+    def run(grammar: str, record: Any, *arguments: str) -> dict[str, Any]:
+        path = tmp_path / "record.json"
+        path.write_text(json.dumps(record))
+        code = main(["show", grammar, str(path), *arguments])
+        output = capsys.readouterr()
+        assert code == 0, output.err
+        assert output.out.count("\n") == 1
+        return json.loads(output.out)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_every_grammar_shows_a_record(shown: Any, kind: str, seed: str) -> None:
+    result = shown(kind, FULL, "--seed", seed)
+    assert list(result) == ["ids", "loss_mask", "segments", "tokens", "parsed"]
+    assert result["parsed"] == result["segments"]
+    assert len(result["ids"]) == len(result["loss_mask"]) == len(result["tokens"])
+    assert set(result["segments"][0]) == {"kind", "slot", "content", "start", "end"}
+    assert shown(kind, FULL, "--seed", seed) == result
+
+
+def test_tokens_are_spelt_as_the_publications_spell_them(shown: Any) -> None:
+    assert shown("spiritlm_expressive", GOLDEN)["tokens"] == [
+        "[Speech]", "[St81]", "[Pi13]", "[Hu78]", "[Hu42]", "[Hu81]", "[Hu159]", "[Pi3]", "[Hu316]", "[Hu259]",
+    ]  # fmt: skip
+    chains = [shown("speechgpt_chain_of_modality", FULL, "--seed", str(seed))["tokens"] for seed in range(12)]
+    spoken = next(tokens for tokens in chains if "[tq]" in tokens and "[ua]" in tokens)
+    for token in ("<sosp>", "<661>", "<eosp>", "<eoh>", "[ta]", "<eoa>", "[SpeechGPT]"):
+        assert token in spoken
+    music = {"caption": "slow", "kind": "music", "streams": {"music": {"codes": [[1, 2, 3, 4]]}}}
+    assert {"<somu>", "<🎶1>", "<🎶2050>", "<🎶4099>", "<🎶6148>"} < set(shown("anygpt", music)["tokens"])
+
+
+def test_a_seed_draws_what_a_stream_would_draw(shown: Any) -> None:
+    drawn = {tuple(shown("spiritlm_pairs", GOLDEN, "--seed", str(seed))["ids"]) for seed in range(8)}
+    assert len(drawn) == 2
+
+
+def test_records_in_a_list_are_turns_of_one_sequence(shown: Any) -> None:
+    result = shown("speechgpt_cross_modal", [GOLDEN, FULL["response"]])
+    assert result["tokens"].count("[Human]") == 2
+    assert [segment["content"] for segment in result["segments"] if segment["kind"] == "text"] == ["hello you", "four"]
+
+
+def test_stored_durations_and_own_streams_are_read(shown: Any) -> None:
+    stored = {"streams": {"unit": {"codes": [1200, 3], "durations": [4, 2], "frame_rate_hz": 50.0}}}
+    assert shown("unit_lm", stored)["tokens"] == ["[lm]", "<unit.0:1200>", "<unit.0:3>", "[eos]"]
+
+
+def test_a_models_vocabulary_and_tasks(shown: Any, tmp_path: Path) -> None:
+    from data.config import GrammarConfig
+    from data.sequence_formats import SpiritLmBase
+    from tests.data.format_records import SPACES, TOKENIZER, build_vocabulary
+
+    config = GrammarConfig(
+        templates={"asr": "[asr] {unit} | {text} [eos]"}, formats={"mix": SpiritLmBase(end="[eos]")}, groups={}
+    )
+    vocabulary = build_vocabulary(TOKENIZER, SPACES, config, [])
+    infos = {name: vars(space) | {"tokenizer_id": "x"} for name, space in SPACES.items()}
+    forms = {"mix": config.formats["mix"].model_dump(mode="json")}
+    info = {**vocabulary.to_json(), "streams": infos, "templates": config.templates, "formats": forms, "groups": {}}
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "antiphon.json").write_text(json.dumps(info))
+    model = ["--model", str(tmp_path / "model")]
+    assert shown("asr", GOLDEN, *model)["tokens"][:2] == ["[asr]", "<unit.0:78>"]
+    assert shown("mix", GOLDEN, *model)["tokens"][-1] == "[eos]"
+    assert shown("spiritlm_base", GOLDEN, *model) == shown("mix", GOLDEN, *model)
+    assert "Ġhello" in shown("asr", GOLDEN, *model)["tokens"]
+    assert main(["show", "anygpt", str(tmp_path / "record.json"), *model]) == 2  # its markers are not in this model
+
+
+@pytest.mark.parametrize(
+    ("grammar", "content", "words"),
+    [
+        ("spirit", "{}", "choose from unit_lm, text_lm"),
+        ("unit_lm", "{", "is not JSON"),
+        ("unit_lm", "3", "a record is a JSON object"),
+        ("unit_lm", '{"streams": {"unit": {"codes": [-1]}}}', "expected 0 to"),
+        ("unit_lm", '{"streams": {"unit": {"frames": []}}}', "a record is {text"),
+        ("unit_lm", "{}", "lacks one of ['unit']"),
+        ("speechgpt_chain_of_modality", '{"text": "one"}', "response"),
+    ],
+)
+def test_bad_input_exits_2_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], grammar: str, content: str, words: str
+) -> None:
+    (tmp_path / "r.json").write_text(content)
+    assert main(["show", grammar, str(tmp_path / "r.json")]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["show", "unit_lm", str(tmp_path / "absent.json")]) == 2
+
+
+def test_the_names_and_the_built_in_instructions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["instructions", "text_to_music"]) == 0
+    assert json.loads(capsys.readouterr().out) == list(built_in()["text_to_music"])
+    done = subprocess.run([sys.executable, "-m", "data.grammar", "list"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(KINDS)
