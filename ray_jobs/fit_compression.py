@@ -18,6 +18,7 @@ from ray_jobs.session import start_ray
 log = logging.getLogger("antiphon")
 
 LABELLED_S = 600.0  # of audio on which agreement with phones and words is measured
+LOWEST_LABELLED_HZ = 10.0  # codes slower than that span several phones, and agree with none
 
 
 def finish_stream(
@@ -29,8 +30,9 @@ def finish_stream(
     """
     wanted = config.compression if isinstance(config, CompressibleUnits) else None
     tokenizer = load_audio_tokenizer(folder)
-    phones = any(utterance.extra.get(PHONES) for utterance in source.utterances)
-    words = "word_pnmi" not in quality and any(utterance.words for utterance in source.utterances)
+    fine = tokenizer.frame_rate_hz >= LOWEST_LABELLED_HZ
+    phones = fine and any(utterance.extra.get(PHONES) for utterance in source.utterances)
+    words = fine and "word_pnmi" not in quality and any(utterance.words for utterance in source.utterances)
     if tokenizer.num_codebooks != 1 or not (wanted or phones or words):
         return {}
     labelled = seconds_to_frames(LABELLED_S, tokenizer.frame_rate_hz)

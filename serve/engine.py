@@ -126,12 +126,14 @@ class Engine:
         return request.voice
 
     def _encode(self, stream: str, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Codes of a wave, flat and frame-major."""
+        """Codes of a wave as the model was trained on them: flat, frame-major, compressed where the store was."""
         tokenizer = self._folder.audio_tokenizers.get(stream)
         if tokenizer is None:
             raise InputError(f"this model folder has no audio tokenizer for stream {stream!r}: audio cannot be read")
         (codes_TK,) = tokenizer.encode([resample(np.asarray(wave, np.float32), sample_rate, tokenizer.sample_rate)])
-        return np.asarray(codes_TK, dtype=np.int16).reshape(-1)
+        codes = np.asarray(codes_TK, dtype=np.int16).reshape(-1)
+        compression = getattr(tokenizer, "compression", None)
+        return codes if compression is None else compression.compress(codes)[0]
 
     def _answer(self, request: Request, prompt: Prompt, generated: Generated) -> Reply | InputError:
         try:
