@@ -248,7 +248,8 @@ def _mono_blocks(
         total += len(block_NC)
         if total > limit:
             raise AudioError("too_long", f"longer than {samples_to_seconds(limit, rate):.1f} s")
-        block = block_NC.mean(axis=1, dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is refused in the next line
+            block = block_NC.mean(axis=1, dtype=np.float32)
         if not np.isfinite(block).all():
             raise AudioError("nan", "the samples hold NaN or infinity")
         yield block

@@ -117,6 +117,7 @@ def test_every_mutation_is_a_function_of_its_seed():
     assert {mutate(clips, 1, i)[0] for i in range(20)} == set(MUTATIONS)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_hundred_damaged_files_lose_no_good_one(tmp_path):
     check(tmp_path, 100, tokenize)
 
