@@ -19,8 +19,8 @@ REASONS = {
     "unreadable": "the storage refuses to give it: permissions, network, a range outside the file",
     "too_large": "more bytes, or more decoded samples, than a reader may take into memory",
     "empty": "no bytes, no samples, or none in the asked span",
-    "not_audio": "no audio format that is read",
-    "bad_rate": "a sample rate below 1 kHz or above 384 kHz, 0 Hz included",
+    "not_audio": "no audio format that is read, or a header that no decoder takes, 0 Hz among them",
+    "bad_rate": "a sample rate below 1 kHz or above 384 kHz",
     "bad_channels": "no channel, or more than 8",
     # the samples
     "too_long": "longer than tokenize.max_duration_s: cut it into segments with offset and duration",
