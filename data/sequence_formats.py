@@ -171,6 +171,7 @@ class SpeechGptCrossModal(Instructed):
     asr: str = "[Human]: {instruction}. This is input: <sosp>{unit}<eosp><eoh>. [SpeechGPT]: | {text}<eos>."
     tts: str = "[Human]: {instruction}. This is input: {text}<eoh>. [SpeechGPT]: | <sosp>{unit}<eosp><eos>."
     asr_probability: float = Field(0.5, ge=0, le=1, description="chance of asr at each turn")
+    joins: bool = Field(True, description="whether training joins pairs to many turns, up to the length of a row")
     spelling: dict[str, str] = Field({"unit": "<{}>"}, description="as SequenceFormat.spelling")
 
 

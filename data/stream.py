@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.crop import CropCurriculum, Span
+from data.grammar.joined import joined_for
 from data.mixture import EpochOrder, LargestDeficit, MixtureRow, PhaseMixture, draw_rng, mixture_table, source_weights
 from data.packing import Batch, BestFitPacker, PackedDocument, pack_batch
 from data.store import Record, StreamInfo
@@ -57,14 +59,15 @@ class TokenStream:
     ) -> None:
         if phase.crop_probability and streams is None:
             raise InputError("crop_probability needs the streams' frame rates: TokenStream(..., streams=store.streams)")
-        self._records, self._grammars, self._phase, self._seed = records, grammars, phase, seed
+        self._grammars, self._phase, self._seed = grammars, phase, seed
         self.sequence_length, self.global_batch_rows = sequence_length, global_batch_rows
         self.weights = source_weights(groups, phase.weights)
         self._crops = CropCurriculum(
             phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
         )
-        self._members = {source: _accepted(records, grammars[source], phase.name) for source in self.weights}
-        self._lengths: dict[str, list[int]] = {source: [0] * len(records) for source in self.weights}
+        self._records: list[Any] = list(records)
+        self._members = {source: self._taken(records, grammars[source]) for source in self.weights}
+        self._lengths: dict[str, list[int]] = {source: [0] * len(self._records) for source in self.weights}
         self._restart()
 
     @property
@@ -106,6 +109,15 @@ class TokenStream:
             for document in row
         )
         return mixture_table(self.weights, {source: len(found) for source, found in self._members.items()}, drawn)
+
+    def _taken(self, records: Sequence[Record], grammar: Grammar) -> list[int]:
+        """Indices of what a task is trained on: records that it accepts, or these joined to many turns."""
+        joined = joined_for(grammar, records, self.sequence_length)
+        if not joined:
+            return _accepted(records, grammar, self._phase.name)
+        first = len(self._records)
+        self._records += joined
+        return list(range(first, len(self._records)))
 
     @property
     def _pad_id(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -52,3 +52,24 @@ def join_records(
 def turns(record: Any) -> tuple[Any, ...]:
     """The records of a joined one; a single record is a turn of its own."""
     return record.records if isinstance(record, JoinedRecord) else (record,)
+
+
+@runtime_checkable
+class JoiningGrammar(Protocol):
+    """A grammar of turns that is trained on joined records where `joins` is true."""
+
+    joins: bool
+
+    def longest_tokens(self, record: RecordLike) -> int:
+        """A bound of a turn's length, whatever is drawn."""
+
+    def accepts(self, record: RecordLike) -> bool:
+        """As in Grammar."""
+
+
+def joined_for(grammar: Any, records: Iterable[Any], max_tokens: int) -> list[JoinedRecord]:
+    """What a grammar is trained on beside single records: its records by id, joined. Empty for one that joins none."""
+    if not isinstance(grammar, JoiningGrammar) or not grammar.joins:
+        return []
+    accepted = sorted((record for record in records if grammar.accepts(record)), key=lambda record: record.id)
+    return list(join_records(accepted, grammar.longest_tokens, max_tokens))

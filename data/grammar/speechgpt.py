@@ -56,6 +56,7 @@ class CrossModal(_Prefixed):
     def __init__(self, config: SpeechGptCrossModal, speller: Speller, rates: Mapping[str, float]) -> None:
         where = f"grammar.formats.{speller.task}"
         self._asr_probability = config.asr_probability
+        self.joins = config.joins
         self._asr, self._tts = (
             Pattern(f"{where}.{name}", text, speller, config.deduplicate, instruction_sets(config.instructions, name))
             for name, text in (("asr", config.asr), ("tts", config.tts))
@@ -78,12 +79,12 @@ class CrossModal(_Prefixed):
         return parts
 
     def longest_tokens(self, record: RecordLike) -> int:
-        """How many tokens a turn of this record may have, whatever is drawn: what joining goes by."""
+        """How many tokens a turn of this record may have, with a prefix, whatever is drawn: what joining goes by."""
         lengths = []
         for pattern in self._used:
             longest = max(pattern.instructions, key=lambda text: len(self._speller.text(text)), default="")
             lengths.append(sum(self._speller.length(part) for part in pattern.parts(record, longest)))
-        return max(lengths)
+        return max(lengths) + sum(self._speller.length(part) for part in self._prefix)
 
 
 class ChainOfModality(_Prefixed):

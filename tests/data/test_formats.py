@@ -15,7 +15,7 @@ from data.config import GrammarConfig
 from data.frozen import result_fields
 from data.grammar.formats import KINDS
 from data.grammar.template import build_grammars
-from data.sequence_formats import FormatConfig, SpiritLmBase, TextLm, UnitLm
+from data.sequence_formats import FormatConfig, SpeechGptCrossModal, SpiritLmBase, TextLm, UnitLm
 from data.store import Record, StreamInfo
 from data.stream import TokenStream
 from data.vocabulary import Vocabulary, build_vocabulary
@@ -118,3 +118,27 @@ def test_a_stream_redraws_at_every_visit_and_is_the_same_for_any_workers() -> No
         assert whole.tolist() == [parts[0][0].tolist(), parts[1][0].tolist()]
     lengths = {document.num_tokens for step in range(4) for row in one.plan(step) for document in row}
     assert len(lengths) > 1
+
+
+def test_a_stream_joins_pairs_up_to_the_length_of_its_rows() -> None:
+    config = GrammarConfig(
+        templates={"lm": "[lm] | {text} [eos]"},
+        formats={"cross": SpeechGptCrossModal(instructions={"asr": ("a",), "tts": ("b",)})},
+        groups={"cross": ("cross",), "lm": ("lm",)},
+    )
+    vocabulary = build_vocabulary(TOKENIZER, SPACES, config, [])
+    grammars = build_grammars(config, vocabulary, TOKENIZER, SPACES)
+    records = [Record(f"{i:02d}", text="one", streams={"unit": np.arange(3, dtype=np.int16)}) for i in range(20)]
+    phase = SimpleNamespace(
+        name="p", weights={"cross": 0.5, "lm": 0.5}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0
+    )
+    make = [TokenStream(order, grammars, config.groups, phase, 8, 160, 2, seed=3) for order in (records, records[::-1])]
+    human = vocabulary.marker_id("[Human]")
+    for step in range(4):
+        assert make[0].batch_hash(step) == make[1].batch_hash(step)
+    documents = [
+        document for step in range(4) for row in make[0].plan(step) for document in row if document.source == "cross"
+    ]
+    assert max(document.num_tokens for document in documents) > 100
+    assert (make[0].rows(0).ids_BT == human).sum() >= 4  # two documents of at least two turns
+    assert {row.source for row in make[0].mixture_table(4)} == {"cross", "lm"}
