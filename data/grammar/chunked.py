@@ -59,8 +59,7 @@ class ChunkedGrammar(PartsGrammar):
 
     def measure(self, record: RecordLike, rng: np.random.Generator | None = None) -> int:
         """Number of tokens: chunks do not change it."""
-        if not self.accepts(record):
-            self._checked(record, rng)
+        self._checked(record)
         parts = [*self._prompt.parts(record), *self._body.parts(record), self._end]
         return sum(self._speller.length(part) for part in parts)
 

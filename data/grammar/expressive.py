@@ -34,14 +34,18 @@ class Timed:
 def merge(streams: Sequence[Timed]) -> list[tuple[str, np.ndarray]]:
     """Runs (stream, codes) in the order of time. At equal times the stream named first comes first: SPIRIT LM's order
     is style, pitch, unit."""
-    times = np.concatenate([timed.starts_s for timed in streams])
-    owners = np.repeat(np.arange(len(streams)), [len(timed.codes) for timed in streams])
-    order = np.argsort(times, kind="stable")
-    owners, codes = owners[order], np.concatenate([timed.codes for timed in streams])[order]
+    order = time_order(streams)
+    owners = np.repeat(np.arange(len(streams)), [len(timed.codes) for timed in streams])[order]
+    codes = np.concatenate([timed.codes for timed in streams])[order]
     if not len(codes):
         return []
     bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(codes)]
     return [(streams[owners[start]].stream, codes[start:stop]) for start, stop in itertools.pairwise(bounds)]
+
+
+def time_order(streams: Sequence[Timed]) -> np.ndarray:
+    """Where each token comes from: indices into all streams' codes, one stream after the other."""
+    return np.argsort(np.concatenate([timed.starts_s for timed in streams]), kind="stable")
 
 
 def split(segments: Sequence[Segment], streams: Sequence[str]) -> dict[str, list[int]]:

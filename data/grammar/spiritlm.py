@@ -10,7 +10,7 @@ from data.errors import InputError
 from data.grammar.automaton import determinise
 from data.grammar.base import RecordLike, Segment
 from data.grammar.continuation import Continuation, Edge, Step
-from data.grammar.expressive import Timed, merge
+from data.grammar.expressive import Timed, merge, time_order
 from data.grammar.interleave import WordSpan, alternating_spans, poisson_spans
 from data.grammar.runs import Span, codes_and_frames, cut, shown_words, word_bounds
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller, prompted
@@ -54,25 +54,31 @@ class SpiritLm(PartsGrammar):
         return next((mode for mode in wanted if having[mode]), None)
 
     def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
+        return self._written(record, rng, quick=False)
+
+    def _quick_parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
+        return self._written(record, rng, quick=True)
+
+    def _written(self, record: RecordLike, rng: np.random.Generator, quick: bool) -> list[Part]:
         shown = self._shows(record)
         if shown == "interleaved":
-            parts = self._interleaved(record, rng)
+            parts = self._interleaved(record, rng, quick)
         elif shown == "speech":
-            parts = [self._marker(True), *self._speech(record, None)]
+            parts = [self._marker(True), *self._speech(record, None, quick)]
         else:
             parts = [self._marker(False), Part("text", "text", str(record.text))]
         return parts if self._config.end is None else [*parts, self._speller.marker(self._config.end)]
 
-    def _interleaved(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
+    def _interleaved(self, record: RecordLike, rng: np.random.Generator, quick: bool) -> list[Part]:
         times = [(str(word), float(start), float(end)) for word, start, end in record.words]  # type: ignore[attr-defined]
         words = shown_words(record)
         parts: list[Part] = []
         for span in self._spans(len(words), rng):
-            speech = self._speech(record, (span, times)) if span.is_speech else []
+            speech = self._speech(record, (span, times), quick) if span.is_speech else []
             if speech:
                 parts += [self._marker(True), *speech]
             else:  # words of no frame are shown as text, lest they be lost
-                parts += [self._marker(False), Part("text", "text", " ".join(words[span.start : span.stop]))]
+                parts += [self._marker(False), Part("text", "text", tuple(words[span.start : span.stop]))]
         return parts
 
     def _spans(self, num_words: int, rng: np.random.Generator) -> list[WordSpan]:
@@ -81,8 +87,13 @@ class SpiritLm(PartsGrammar):
             return poisson_spans(num_words, config.mean_span_words, config.speech_fraction, rng)
         return alternating_spans(num_words, config.text_words, config.speech_words, rng)
 
-    def _speech(self, record: RecordLike, part: tuple[WordSpan, list[tuple[str, float, float]]] | None) -> list[Part]:
-        """The speech of a record, or of a span of its words: cut at the frames of the first stream of units."""
+    def _speech(
+        self, record: RecordLike, part: tuple[WordSpan, list[tuple[str, float, float]]] | None, quick: bool
+    ) -> list[Part]:
+        """The speech of a record, or of a span of its words: cut at the frames of the units.
+
+        Several streams are a part for every run of one of them, or, if `quick`, one part of ids.
+        """
         unit = self._config.unit
         timed = [self._timed(record, stream) for stream in self._streams]
         if part is not None:
@@ -95,6 +106,9 @@ class SpiritLm(PartsGrammar):
             timed = [self._cut(one, chosen) for one in timed]
         if len(timed) == 1:
             return [Part(unit, unit, timed[0].codes)]
+        if quick:
+            ids = [self._speller.vocabulary.encode_stream(one.stream, one.codes) for one in timed]
+            return [Part("", "", np.concatenate(ids)[time_order(timed)])]
         return [Part(stream, stream, codes) for stream, codes in merge(timed)]
 
     def _timed(self, record: RecordLike, stream: str) -> Timed:
@@ -148,7 +162,13 @@ class SpiritLm(PartsGrammar):
         text = (record.text or "").strip()
         has_speech = all(len(record.streams.get(stream, ())) for stream in self._streams)
         is_speech = not text and (has_speech or self._config.generates == "speech")
-        body = self._speech(record, None) if has_speech and is_speech else [Part("text", "text", text)] if text else []
+        body = (
+            self._speech(record, None, True)
+            if has_speech and is_speech
+            else [Part("text", "text", text)]
+            if text
+            else []
+        )
         parts = [self._marker(is_speech), *body]
         if self._config.generates != "any" and is_speech != (self._config.generates == "speech"):
             parts.append(self._marker(not is_speech))

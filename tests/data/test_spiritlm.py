@@ -14,9 +14,11 @@ from data.errors import InputError
 from data.grammar.expressive import MISSING_STYLES, split, spoken
 from data.grammar.interleave import alternating_spans, poisson_spans
 from data.grammar.runs import expand_shown, word_bounds
+from data.grammar.spelling import Part, Speller
+from data.grammar.template import TextIds
 from data.sequence_formats import SlamPoisson, SpiritLmBase, SpiritLmExpressive, SpiritLmPairs
 from data.store import Record
-from tests.data.format_records import build, check_contract, seeded, spelt, spoken_records
+from tests.data.format_records import TOKENIZER, build, check_contract, seeded, spelt, spoken_records, texts
 
 BASE, BASE_VOCABULARY = build(SpiritLmBase(text_words=(1, 4), speech_words=(1, 3)))
 EXPRESSIVE, EXPRESSIVE_VOCABULARY = build(SpiritLmExpressive())
@@ -269,3 +271,23 @@ def test_anothers_sequence_is_refused() -> None:
 def test_rates_must_be_known_and_agree_with_the_store() -> None:
     with pytest.raises(InputError, match="the store's stream has 25"):
         build(SpiritLmBase(frame_rates_hz={"unit": 50.0}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(texts.map(lambda text: text.split()[0]), min_size=1, max_size=6))
+def test_words_one_by_one_are_the_text_of_them_all(words: list[str]) -> None:
+    speller = Speller("t", BASE_VOCABULARY, TextIds(TOKENIZER, BASE_VOCABULARY.block("text")))
+    apart, together = Part("text", "text", tuple(words)), Part("text", "text", " ".join(words))
+    assert speller.ids(apart).tolist() == speller.ids(together).tolist()
+    assert speller.length(apart) == speller.length(together)
+
+
+def test_a_tokenizer_that_joins_words_otherwise_is_given_whole_spans() -> None:
+    """Without a space before the first word, words one by one would run together."""
+
+    class Plain:
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": list(text.encode())}
+
+    speller = Speller("t", BASE_VOCABULARY, TextIds(Plain(), BASE_VOCABULARY.block("text")))
+    assert speller.ids(Part("text", "text", ("one", "two"))).tolist() == list(b"one two")
