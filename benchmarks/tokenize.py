@@ -137,7 +137,7 @@ def hardware() -> dict[str, Any]:
 
 def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
     """Run everything in `folder` and print the line of JSON."""
-    started = time.monotonic()
+    started, commit = time.monotonic(), git_commit()
     recordings, corpus = speech_recordings(storage.join(folder, "corpus"))
     encoder = make_encoder(storage.join(folder, "encoder"), sizes)
     result = {
@@ -150,7 +150,7 @@ def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
         "corpus": corpus,
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
-        "commit": git_commit(),
+        "commit": commit,
         "wall_s": round(time.monotonic() - started, 1),
     }
     print(json.dumps(result), file=results, flush=True)
