@@ -14,11 +14,12 @@ from data.manifest import Utterance
 from data.store import Record
 from data.timing import samples_to_seconds
 from model.audio_tokenizers.base import load_audio_tokenizer, stream_info, tokenizer_id
-from ray_jobs.tokenize_batches import batches, decoded_ahead, encoding_order
+from ray_jobs.tokenize_batches import ASSUMED_S, batches, decoded_ahead, encoding_order
 from ray_jobs.tokenize_plan import kind_of_stream, load_wave
 
-# How far decoding may run ahead of the encoder, in batches.
+# How far decoding may run ahead of the encoder: some batches, and enough to keep every thread at work.
 AHEAD_BATCHES = 3
+AHEAD_S_OF_THREAD = 2 * ASSUMED_S
 RATE_WITHOUT_STREAM_HZ = 16000
 BATCH_SECONDS = 60.0
 
@@ -97,7 +98,8 @@ class UtteranceEncoder:
                 else:
                     bad.append(result)
 
-        order, ahead_s = encoding_order(utterances), self.batch_seconds * AHEAD_BATCHES
+        order = encoding_order(utterances)
+        ahead_s = max(self.batch_seconds * AHEAD_BATCHES, self.threads * AHEAD_S_OF_THREAD)
         with closing(decoded_ahead(order, self.decode, self.threads, ahead_s)) as decoded:
             self.doing = "decoding"
             for batch in batches(good(), self.batch_seconds):

@@ -56,7 +56,7 @@ def tokenize_shards(
         finished: list[Any] = []
         while not finished:
             finished, _ = ray.wait([running], timeout=POLL_S)
-            status = ray.get(conductor.status.remote())
+            status = ray.get(conductor.status.remote(), timeout=config.stall_s)
             show(status)
             if not finished:
                 watchdog.check(status)
