@@ -220,8 +220,8 @@ class AnyGpt(Instructed):
 
     PATTERNS: ClassVar = ("x_to_text", "text_to_x", "modalities")
     kind: Literal["anygpt"] = "anygpt"
-    x_to_text: str = "[Human]: {instruction} {x}<eoh> [MMGPT]: | {text}<eos>"
-    text_to_x: str = "[Human]: {instruction} This is input: {text}<eoh> [MMGPT]: | {x}<eos>"
+    x_to_text: str = "[Human]: {instruction}. {x}<eoh> [MMGPT]: | {text}<eos>"  # instructions carry no full stop
+    text_to_x: str = "[Human]: {instruction}. This is input: {text}<eoh> [MMGPT]: | {x}<eos>"
     x_to_text_probability: float = Field(0.5, ge=0, le=1, description="chance of X -> text")
     modalities: dict[str, Modality] = Field(
         {

@@ -52,8 +52,18 @@ def test_music_is_frame_major_with_an_offset_for_each_layer() -> None:
     codes = [f"<music.{k}:{code}>" for k, code in zip([0, 1, 2, 3] * 2, range(1, 9), strict=True)]
     human, model = ["[Human]", *words(":")], ["<eoh>", "[MMGPT]", *words(":")]
     assert shown == {
-        (*human, *words("describe"), "<somu>", *codes, "<eomu>", *model, *words("two"), "<eos>"),
-        (*human, *words("play"), *words("This is input:"), *words("two"), *model, "<somu>", *codes, "<eomu>", "<eos>"),
+        (*human, *words("describe"), *words("."), "<somu>", *codes, "<eomu>", *model, *words("two"), "<eos>"),
+        (
+            *human,
+            *words("play"),
+            *words(". This is input:"),
+            *words("two"),
+            *model,
+            "<somu>",
+            *codes,
+            "<eomu>",
+            "<eos>",
+        ),
     }
     first = VOCABULARY.codebooks("music")[0].start
     ids = GRAMMAR.render(MUSIC).ids
@@ -65,7 +75,7 @@ def test_music_is_frame_major_with_an_offset_for_each_layer() -> None:
 def test_speech_by_hand() -> None:
     asr, vocabulary = build(AnyGpt(instructions=OWN, x_to_text_probability=1.0))
     assert spelt(vocabulary, asr.render(SPEECH).ids) == [
-        "[Human]", *words(":"), *words("hear"), "<sosp>", "<unit.0:7>", "<unit.0:7>", "<eosp>", "<eoh>",
+        "[Human]", *words(":"), *words("hear"), *words("."), "<sosp>", "<unit.0:7>", "<unit.0:7>", "<eosp>", "<eoh>",
         "[MMGPT]", *words(":"), *words("one"), "<eos>",
     ]  # fmt: skip
 
