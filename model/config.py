@@ -136,11 +136,24 @@ class Style(Frozen):
     max_frames: int = Field(20_000, ge=1, description="frames (frame_rate_hz) sampled for the fit")
 
 
+class NeuralCodec(Frozen):
+    """Codes of EnCodec, Mimi, DAC or X-codec through transformers; the family is read off the model's config.json."""
+
+    kind: Literal["neural_codec"]
+    path: str = Field(description="folder, URL or hub id of the codec, with safetensors weights")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub id")
+    codebooks: tuple[int, ...] | None = Field(
+        None, description="which of the codec's codebooks form this stream, ascending; null takes all"
+    )
+
+
 # Kinds that are fitted on whole utterances and who speaks in them.
 UtterancesConfig = PitchVQ | Style
 # Kinds that are fitted on frames which their class' `features_of` makes of one wave.
 FramesConfig = KMeansUnits | ResidualKMeans
-AudioTokenizerConfig = Annotated[KMeansUnits | ResidualKMeans | SslUnits | PitchVQ | Style, Field(discriminator="kind")]
+AudioTokenizerConfig = Annotated[
+    KMeansUnits | ResidualKMeans | SslUnits | PitchVQ | Style | NeuralCodec, Field(discriminator="kind")
+]
 
 
 NewRows = Literal["mean", "mean_covariance", "random"]

@@ -11,7 +11,7 @@ from data.audio import wav_bytes
 from data.errors import InputError
 from eval.asking import Endpoint
 from ray_jobs.job import Run
-from ray_jobs.recipe import Recipe
+from ray_jobs.recipe import Recipe, speech_rate_hz
 from serve.client import Client, EndpointError
 
 FINAL, BEFORE_LORA = "final", "before_lora"
@@ -101,8 +101,7 @@ def open_endpoint(run: Run, model: EvaluatedModel) -> Iterator[Endpoint]:
 
 
 def _client(recipe: Recipe, url: str) -> Client:
-    rate_hz = next(iter(recipe.tokenizers.values())).sample_rate
-    return Client(url, timeout_s=recipe.eval.request_timeout_s, sample_rate=rate_hz)
+    return Client(url, timeout_s=recipe.eval.request_timeout_s, sample_rate=speech_rate_hz(recipe))
 
 
 class ServedModels:

@@ -21,7 +21,7 @@ from ray_jobs.eval_endpoint import EvaluatedModel, evaluated_model, open_endpoin
 from ray_jobs.eval_report import write_report
 from ray_jobs.eval_worker import identify, judge, resynthesise
 from ray_jobs.job import Run
-from ray_jobs.recipe import Recipe
+from ray_jobs.recipe import Recipe, speech_rate_hz
 from ray_jobs.session import start_ray
 
 CHUNK = 12  # utterances of one Ray task: about 3 s of judging, little beside a task's own cost
@@ -92,7 +92,7 @@ def _collect(
                 [request for request in requests if request.form in ENDPOINT_FORMS],
                 corpus,
                 save=save,
-                sample_rate=next(iter(run.recipe.tokenizers.values())).sample_rate,
+                sample_rate=speech_rate_hz(run.recipe),
                 concurrency=config.concurrency,
             )
         answers.update(pool.collect(made))

@@ -178,8 +178,9 @@ def plan(recipe: Recipe) -> list[str]:
 
 def _plan_line(stream: str, config: AudioTokenizerConfig) -> str:
     if is_brought(config.kind):
-        fits = isinstance(config, SslUnits) and config.kmeans_path is None
-        then = f"; fits {config.codebook_size} codes on at most {config.max_frames} frames" if fits else ""
+        then = ""
+        if isinstance(config, SslUnits) and config.kmeans_path is None:
+            then = f"; fits {config.codebook_size} codes on at most {config.max_frames} frames"
         return f"brings  {stream}: {config.kind} from {getattr(config, 'path', None) or 'its settings'}{then}"
     frames = cast(FramesConfig, config)
     return (

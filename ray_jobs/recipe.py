@@ -81,6 +81,12 @@ def load_recipe(path: str, overrides: list[str]) -> Recipe:
         raise InputError(f"recipe {path!r}:\n" + "\n".join(_explain(item) for item in error.errors())) from None
 
 
+def speech_rate_hz(recipe: Recipe) -> int:
+    """Rate of the audio that evaluation sends: the first tokenizer's that names one (brought codecs have their own)."""
+    rates = (getattr(config, "sample_rate", None) for config in recipe.tokenizers.values())
+    return next((rate for rate in rates if rate), 16000)
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:

@@ -27,6 +27,7 @@ KINDS = {
     "pitch_vq": "model.audio_tokenizers.pitch_vq:PitchVQTokenizer",
     "style": "model.audio_tokenizers.style:StyleTokenizer",
     "ssl_units": "model.audio_tokenizers.ssl_units:SslUnitTokenizer",
+    "neural_codec": "model.audio_tokenizers.neural_codec:NeuralCodecTokenizer",
 }
 
 

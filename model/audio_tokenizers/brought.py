@@ -54,7 +54,7 @@ def bring_weights(path: str, revision: str | None, folder: str) -> dict[str, Any
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise InputError(
             f"{path!r} holds {', '.join(names) or 'neither settings nor weights'}, expected config.json and "
-            "*.safetensors of a transformers model: convert .bin and .pt files first"
+            "*.safetensors: convert .bin and .pt files first, python -m model.convert SRC DST, and name DST"
         )
     for name in names:
         content = storage.read_bytes(storage.join(path, name))

@@ -209,7 +209,9 @@ def read_centroids(path: str) -> torch.Tensor:
     try:
         tensors = load(storage.read_bytes(path))
     except Exception as error:  # safetensors raises its own kind, without a public name
-        raise InputError(f"kmeans_path {path!r} is no safetensors file ({error}): convert it first") from None
+        raise InputError(
+            f"kmeans_path {path!r} is no safetensors file ({error}): convert it first, python -m model.convert SRC DST"
+        ) from None
     found = tensors.get("centroids", next(iter(tensors.values())) if len(tensors) == 1 else None)
     if found is None or found.ndim != 2:
         raise InputError(
