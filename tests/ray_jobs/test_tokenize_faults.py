@@ -1,6 +1,5 @@
 """Whatever dies or hangs, a tokenization ends in the bytes of an undisturbed one or in an error that says where."""
 
-import json
 import os
 import re
 import signal
@@ -60,9 +59,9 @@ def test_an_actor_killed_within_a_shard_changes_nothing(ray_cluster, tmp_path):
     killed = []
 
     def kill(status: Status) -> None:
-        if (tmp_path / "prepare/blocked").exists() and not killed:
-            (state,) = (state for _, state in status.workers if state.shard)
-            killed.append(int(re.search(r"pid (\d+)", state.actor)[1]))
+        encoding = [state.actor for _, state in status.workers if "from 'u4' on" in state.doing]
+        if (tmp_path / "prepare/blocked").exists() and encoding and not killed:
+            killed.append(int(re.search(r"pid (\d+)", encoding[0])[1]))
             os.kill(killed[0], signal.SIGKILL)
 
     tokenize(tmp_path, BlockingOnceEncoder, kill)
@@ -97,7 +96,7 @@ def run_cluster(what: str, folder: Path) -> dict[str, list[str]]:
     command = [sys.executable, "-m", "tests.ray_jobs.tokenize_cluster", what, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return storage.read_json(folder / "found.json")
 
 
 def test_a_node_lost_within_a_shard_changes_nothing(tmp_path):

@@ -2,10 +2,9 @@
 
     python -m tests.ray_jobs.tokenize_cluster lost_node|gpus FOLDER
 
-Writes FOLDER/out and prints one line of JSON about who did it.
+Writes FOLDER/out, and FOLDER/found.json about who did it.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
+from data import storage
 from ray_jobs.tokenize_graph import tokenize_shards
 from ray_jobs.tokenize_plan import plan_shards
 from ray_jobs.tokenize_watch import Status
@@ -32,9 +32,9 @@ def main(what: str, folder: Path) -> None:
 
         def show(status: Status) -> None:
             seen.update(re.search(r"node (\w+)", state.actor)[1] for _, state in status.workers)
-            if what == "lost_node" and marker.exists() and len(nodes) == 2:
-                blocked = next(state.actor for _, state in status.workers if "encoding" in state.doing)
-                (lost,) = (node for node in nodes if node.node_id in blocked)
+            blocked = [state.actor for _, state in status.workers if "from 'u3' on" in state.doing]
+            if what == "lost_node" and marker.exists() and blocked and len(nodes) == 2:
+                (lost,) = (node for node in nodes if node.node_id in blocked[0])
                 nodes.remove(lost)
                 cluster.remove_node(lost, allow_graceful=False)
 
@@ -43,7 +43,8 @@ def main(what: str, folder: Path) -> None:
         kind = MeetingEncoder if what == "gpus" else BlockingOnceEncoder
         plans = list(plan_shards(manifest, 3))
         tokenize_shards(plans, manifest, {"unit": str(folder / "fit/unit")}, str(folder / "out"), config, kind, show)
-        print(json.dumps({"seen": sorted(seen), "nodes": sorted(node.node_id for node in nodes)}))
+        found = {"seen": sorted(seen), "nodes": sorted(node.node_id for node in nodes)}
+        storage.write_json(folder / "found.json", found)
     finally:
         ray.shutdown()
         cluster.shutdown()
