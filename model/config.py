@@ -147,12 +147,23 @@ class NeuralCodec(Frozen):
     )
 
 
+class SpeechTokenizerUnits(Frozen):
+    """Codes of SpeechTokenizer: codebook 0 is semantic, the others acoustic."""
+
+    kind: Literal["speech_tokenizer"]
+    path: str = Field(description="folder or URL with config.json and safetensors, made by python -m model.convert")
+    codebooks: tuple[int, ...] | None = Field(
+        None, description="which codebooks form this stream, ascending: [0] semantic, [1, ..., 7] acoustic; null: all"
+    )
+
+
 # Kinds that are fitted on whole utterances and who speaks in them.
 UtterancesConfig = PitchVQ | Style
 # Kinds that are fitted on frames which their class' `features_of` makes of one wave.
 FramesConfig = KMeansUnits | ResidualKMeans
 AudioTokenizerConfig = Annotated[
-    KMeansUnits | ResidualKMeans | SslUnits | PitchVQ | Style | NeuralCodec, Field(discriminator="kind")
+    KMeansUnits | ResidualKMeans | SslUnits | PitchVQ | Style | NeuralCodec | SpeechTokenizerUnits,
+    Field(discriminator="kind"),
 ]
 
 

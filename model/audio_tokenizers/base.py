@@ -28,6 +28,7 @@ KINDS = {
     "style": "model.audio_tokenizers.style:StyleTokenizer",
     "ssl_units": "model.audio_tokenizers.ssl_units:SslUnitTokenizer",
     "neural_codec": "model.audio_tokenizers.neural_codec:NeuralCodecTokenizer",
+    "speech_tokenizer": "model.audio_tokenizers.speech_tokenizer:SpeechTokenizer",
 }
 
 
