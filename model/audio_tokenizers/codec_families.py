@@ -6,10 +6,12 @@ models are those of transformers.
 Shapes: N = samples, T = frames, K = codebooks (1 = batch and channel).
 
 Long recordings: the convolutions at the rate of the samples, which need nearly all of the memory, run in pieces
-(finite_reach), for Mimi its sliding-window transformer as well. EnCodec's LSTM and the quantisers see all frames at
-once. X-codec's semantic model attends to the whole recording: there `tokenize.max_duration_s` is the bound.
+(finite_reach), and so do Mimi's sliding-window transformer and the quantisers. What grows with a recording are its
+samples and its latents, which EnCodec's LSTM reads at once. X-codec's semantic model attends to the whole recording:
+there `tokenize.max_duration_s` is the bound.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -59,7 +61,7 @@ class Encodec:
         piece = round(PIECE_S * self.sample_rate) if self._in_pieces else wave_11N.shape[-1]
         hidden_1CT = in_pieces(self._front, wave_11N, self.hop_samples, reach_of(self._front), piece)
         bandwidth = _bandwidth(self.model, num_codebooks)
-        return self.model.quantizer.encode(self._back(hidden_1CT), bandwidth)[:, 0]
+        return _by_frames(lambda part: self.model.quantizer.encode(part, bandwidth)[:, 0], self._back(hidden_1CT))
 
     def wave(self, codes_KT: torch.Tensor) -> torch.Tensor:
         return self.model.decode(codes_KT[None, None], [None]).audio_values[0, 0]
@@ -85,7 +87,7 @@ class Mimi:
         hidden_1CF = in_pieces(self._attend, hidden_1CF, 1, self._window, PIECE_FRAMES)
         latents_1CT = encoder.downsample(hidden_1CF) if encoder.downsample is not None else hidden_1CF
         enough = max(num_codebooks, self.model.config.num_semantic_quantizers)
-        return self.model.quantizer.encode(latents_1CT, enough)[:, 0]
+        return _by_frames(lambda part: self.model.quantizer.encode(part, enough)[:, 0], latents_1CT)
 
     def _attend(self, hidden_1CF: torch.Tensor) -> torch.Tensor:
         # Positions are rotary, so that those of a piece may start at 0 as well.
@@ -108,7 +110,7 @@ class Dac:
         front, piece = self.model.encoder, round(PIECE_S * self.sample_rate)
         wave_11N = _whole_frames(wave_11N, self.hop_samples)
         latents_1CT = in_pieces(front, wave_11N, self.hop_samples, reach_of([front]), piece)
-        return self.model.quantizer(latents_1CT, num_codebooks)[1][0]
+        return _by_frames(lambda part: self.model.quantizer(part, num_codebooks)[1][0], latents_1CT)
 
     def wave(self, codes_KT: torch.Tensor) -> torch.Tensor:
         return self.model.decode(audio_codes=codes_KT[None]).audio_values[0]
@@ -146,6 +148,7 @@ def load_codec(path: str, revision: str | None) -> Codec:
     describe.
     """
     import transformers
+    from transformers.utils import logging as transformers_logging
 
     try:
         config = transformers.AutoConfig.from_pretrained(path, revision=revision)
@@ -156,6 +159,7 @@ def load_codec(path: str, revision: str | None) -> Codec:
     if config.model_type not in FAMILIES:
         raise InputError(f"{path!r} is a model of type {config.model_type!r}, expected one of {', '.join(FAMILIES)}")
     name, family = FAMILIES[config.model_type]
+    transformers_logging.disable_progress_bar()  # a job has its own lines of progress
     try:
         model, loaded = getattr(transformers, name).from_pretrained(
             path, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -180,6 +184,11 @@ def _bandwidth(model: Any, num_codebooks: int) -> float:
     choices = sorted(model.config.target_bandwidths)
     enough = (b for b in choices if model.quantizer.get_num_quantizers_for_bandwidth(b) >= num_codebooks)
     return next(enough, choices[-1])
+
+
+def _by_frames(quantise: Callable[[torch.Tensor], torch.Tensor], latents_1CT: torch.Tensor) -> torch.Tensor:
+    """Codes (K, T), some frames at a time: their scores against a codebook need more memory than they do."""
+    return torch.cat([quantise(part) for part in latents_1CT.split(PIECE_FRAMES, dim=-1)], dim=-1)
 
 
 def _whole_frames(wave_11N: torch.Tensor, hop_samples: int) -> torch.Tensor:

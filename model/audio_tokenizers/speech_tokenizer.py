@@ -27,7 +27,7 @@ from model.audio_tokenizers.finite_reach import in_pieces, reach_of
 from model.audio_tokenizers.weight_norm import fold_weight_norm
 from model.config import SpeechTokenizerUnits
 
-PIECE_S = 10.0
+PIECE_S, PIECE_FRAMES = 10.0, 2000
 OUTER_KERNEL = 7  # of the first and last convolution; the published config.json leaves it out
 # In the checkpoint and of use to training alone: the way to HuBERT's width, and the running sums of the codebooks.
 _OF_TRAINING = ("transform.", ".inited", ".cluster_size", ".embed_avg")
@@ -136,10 +136,9 @@ class SpeechTokenizer:
     kind = "speech_tokenizer"
 
     def __init__(self, model: SpeechTokenizerModel, codebooks: Sequence[int] | None = None) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.eval().to(device)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.eval().to(self._device)
         self.codebooks = checked_codebooks(codebooks, model.shape.n_q)
-        self._device = device
 
     @property
     def sample_rate(self) -> int:
@@ -208,7 +207,8 @@ class SpeechTokenizer:
         if not wave_N.size:
             return np.zeros((0, self.num_codebooks), np.int16)
         latents_TC = self.model.latents(torch.from_numpy(wave_N).to(self._device)[None, None])
-        codes_TQ = self.model.quantise(latents_TC, self.codebooks[-1] + 1)
+        parts = latents_TC.split(PIECE_FRAMES)
+        codes_TQ = torch.cat([self.model.quantise(part_TC, self.codebooks[-1] + 1) for part_TC in parts])
         return codes_TQ[:, list(self.codebooks)].to(torch.int16).cpu().numpy()
 
     def _write_config(self, folder: str) -> None:
