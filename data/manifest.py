@@ -1,7 +1,6 @@
 """Manifests: JSONL, one utterance a line, with NeMo's field names."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from data.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 KINDS = ("speech", "music")
+
+_MAX_S = 1e9  # no recording; larger numbers overflow where they become samples
 
 Word = tuple[str, float, float]
 
@@ -127,8 +128,8 @@ def _number(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise RowError(f"{name} is {value!r}, expected a number of seconds, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_S:
+        raise RowError(f"{name} is {value!r:.80}, expected a number of seconds, 0 or more")
     return float(value)
 
 
@@ -147,8 +148,8 @@ def _words(row: dict[str, Any]) -> tuple[Word, ...] | None:
         return None
     try:
         words = tuple((str(word), float(start), float(end)) for word, start, end in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RowError(f"words is {value!r:.80}, expected [[word, start_s, end_s], …]") from None
-    if any(not 0 <= start <= end < math.inf for _, start, end in words):
-        raise RowError("words hold a span that ends before it starts")
+    if any(not 0 <= start <= end <= _MAX_S for _, start, end in words):
+        raise RowError("words hold a span that ends before it starts, or lies beyond any recording")
     return words

@@ -45,6 +45,8 @@ def test_speakers_and_ids_may_be_numbers() -> None:
         {"duration": -1},
         {"duration": float("nan")},
         {"duration": True},
+        {"duration": 1e308},
+        {"duration": 10**400},
         {"offset": -0.1},
         {"text": 5},
         {"kind": "noise"},
@@ -52,6 +54,8 @@ def test_speakers_and_ids_may_be_numbers() -> None:
         {"words": [["a", 1.0]]},
         {"words": [["a", 1.0, 0.5]]},
         {"words": 3},
+        {"words": [["a", 0, 10**400]]},
+        {"words": [["a", 0, 1e308]]},
     ],
 )
 def test_a_wrong_field_is_named_with_its_value(wrong: dict[str, object]) -> None:
