@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,6 +61,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             os.replace(temporary, target)
         else:
             filesystem, inner = fsspec.core.url_to_fs(str(path))
+            with suppress(PermissionError):  # folders are made, or not, as by fsspec.open
+                filesystem.makedirs(filesystem._parent(inner), exist_ok=True)
             filesystem.put_file(temporary, inner)
     finally:
         Path(temporary).unlink(missing_ok=True)

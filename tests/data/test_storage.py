@@ -19,6 +19,13 @@ def test_objects_are_written_whole_and_read_back(folder):
     assert list(storage.read_jsonl(storage.join(folder, "rows.jsonl"))) == [{"i": 0}, {"i": 1}]
 
 
+def test_a_file_url_gets_its_folders(tmp_path):
+    url = f"file://{tmp_path}/new/folder"
+    storage.write_jsonl(storage.join(url, "rows.jsonl"), [{"i": 0}])
+    storage.write_bytes(storage.join(url, "deeper", "a"), b"x")
+    assert storage.list_files(url) == ["deeper/a", "rows.jsonl"]
+
+
 def test_listing_is_sorted_relative_and_empty_for_an_absent_folder(folder):
     for name in ("z", "a/b", "a/a"):
         storage.write_text(storage.join(folder, name), name)
