@@ -219,6 +219,7 @@ def _link_responses(records: list[Record]) -> None:
     by_id = {record.id: record for record in records}
     for record in records:
         for link in LINKS:
-            answer = by_id.get(record.extra.get(link, ""))
+            name = record.extra.get(link)  # a field of the user's own may have this name and hold anything
+            answer = by_id.get(name) if isinstance(name, str) else None
             if answer is not None:
                 object.__setattr__(record, link, answer)  # a link inside one store, made once while it opens

@@ -61,6 +61,13 @@ def test_a_question_is_linked_to_its_answer_in_another_shard(tmp_path):
     assert orphan.response is None
 
 
+def test_a_field_of_the_users_that_is_called_like_a_link_is_kept_as_it_is(tmp_path):
+    extra = {"response": ["yes", "no"], "rejected": {"text": "no"}}
+    write_shard(str(tmp_path / "part-0.parquet"), [Record("q", extra=extra), Record("a")], {})
+    record = TokenStore.open(str(tmp_path)).records[0]
+    assert (record.extra, record.response, record.rejected) == (extra, None, None)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.lists(
