@@ -190,6 +190,25 @@ def test_a_broken_off_tar_keeps_what_comes_before(tmp_path: Path) -> None:
     assert "unreadable" in bad.values()
 
 
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_broken_header_inside_a_tar_is_no_silent_end(tmp_path: Path, ending: str) -> None:
+    tar(tmp_path / "plain.tar", SAMPLES)
+    content = bytearray((tmp_path / "plain.tar").read_bytes())
+    content[content.index(b"0002.wav") + 150] ^= 1  # the checksum
+    packed = gzip.compress(bytes(content)) if ending == "tar.gz" else bytes(content)
+    write(tmp_path / f"shards/a.{ending}", packed)
+    found, bad, _ = brought("webdataset", tmp_path / "shards")
+    assert set(found) == {"a/0001"}
+    assert bad == {f"a.{ending}": "unreadable"}
+
+
+def test_a_second_recording_of_one_sample_is_listed(tmp_path: Path) -> None:
+    tar(tmp_path / "shards/a.tar", {"spk.one.wav": encoded(), "spk.two.wav": encoded(), "other.wav": encoded()})
+    found, bad, _ = brought("webdataset", tmp_path / "shards")
+    assert set(found) == {"a/spk", "a/other"}
+    assert bad == {"a/spk#2": "duplicate_id"}
+
+
 def test_a_tars_id_follows_its_texts_and_not_its_place(tmp_path: Path) -> None:
     for name, samples in (("one", SAMPLES), ("two", SAMPLES), ("three", {**SAMPLES, "0002.txt": b"six\n"})):
         tar(tmp_path / name / "a.tar", samples)
@@ -240,6 +259,19 @@ def test_kaldi_commands_are_refused_and_never_run(tmp_path: Path, entry: str, me
     with pytest.raises(InputError, match=message) as refused:
         brought("kaldi", tmp_path / "train")
     assert "r2" in str(refused.value)
+
+
+def test_an_id_that_stands_twice_in_a_kaldi_table_is_listed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.wav", encoded(2.0))
+    write(tmp_path / "whole/wav.scp", f"r1 {tmp_path}/a.wav\nr1 {tmp_path}/b.wav\n")
+    found, bad, _ = brought("kaldi", tmp_path / "whole")
+    assert (found["r1"].audio_filepath, bad) == (f"{tmp_path}/a.wav", {"r1#2": "duplicate_id"})
+    write(tmp_path / "cut/wav.scp", f"r1 {tmp_path}/a.wav\n")
+    write(tmp_path / "cut/segments", "u1 r1 0 1\nu1 r1 1 2\n")
+    write(tmp_path / "cut/text", "u1 first\nu1 second\n")
+    found, bad, _ = brought("kaldi", tmp_path / "cut")
+    assert (found["u1"].offset, found["u1"].text, bad) == (0.0, "first", {"u1#2": "duplicate_id"})
 
 
 # Lhotse

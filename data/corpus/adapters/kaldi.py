@@ -37,18 +37,18 @@ class KaldiAdapter(FolderAdapter):
                 yield from self._part(folder)
 
     def _part(self, folder: Path) -> Iterator[Found | Bad]:
+        listed = _pairs(folder / "wav.scp")
+        _refuse_commands(folder / "wav.scp", listed)
         recordings = _table(folder / "wav.scp")
-        _refuse_commands(folder / "wav.scp", recordings)
         tables = {ours: _table(folder / name) for name, ours in _MORE.items()}
         genders = _table(folder / "spk2gender")
         segments = (folder / "segments").exists()
-        spans = _table(folder / "segments") if segments else {name: name for name in recordings}
-        for name, span in spans.items():
+        for name, span in _pairs(folder / "segments") if segments else listed:
             speaker = tables["speaker"].get(name)
             row = {"id": name, **{ours: table.get(name) for ours, table in tables.items()}, "part": folder.name}
             row |= {"split": split_of(folder.name)}
             row |= {"gender": genders[speaker]} if speaker in genders else {}
-            yield _located(row, span, recordings) if segments else Found({**row, "audio_filepath": recordings[name]})
+            yield _located(row, span, recordings) if segments else Found({**row, "audio_filepath": span})
 
 
 def _located(row: dict[str, Any], span: str, recordings: dict[str, str]) -> Found | Bad:
@@ -66,22 +66,27 @@ def _located(row: dict[str, Any], span: str, recordings: dict[str, str]) -> Foun
     return Found({**row, "audio_filepath": path, "offset": start, "duration": duration, "recording": recording})
 
 
-def _refuse_commands(table: Path, recordings: dict[str, str]) -> None:
-    for name, path in recordings.items():
+def _refuse_commands(table: Path, recordings: list[tuple[str, str]]) -> None:
+    for name, path in recordings:
         if path.endswith("|") or path.startswith("|"):
             raise InputError(
                 f"{table}: {name!r} is a shell command ({path!r:.120}), and commands are never run here: write the "
                 "audio out once (`wav-copy scp:wav.scp ...`, or run the command with its output in a file) and give "
                 "wav.scp the paths"
             )
-        if ":" in path and ".ark:" in path:
+        if ".ark:" in path:
             raise InputError(f"{table}: {name!r} points into an archive ({path!r:.120}): give wav.scp audio files")
 
 
 def _table(path: Path) -> dict[str, str]:
-    """First column -> the rest of the line; empty where the file is absent."""
-    pairs = (line.strip().partition(" ") for line in map(_spaced, read_lines(path) if path.exists() else []))
-    return {key: value.strip() for key, _, value in pairs}
+    """First column -> the rest of the line, of the first line that has it; empty where the file is absent."""
+    return dict(reversed(_pairs(path)))
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    """(first column, the rest) of every line, in order: an id may stand there twice."""
+    parts = (line.strip().partition(" ") for line in map(_spaced, read_lines(path) if path.exists() else []))
+    return [(key, value.strip()) for key, _, value in parts]
 
 
 def _spaced(line: str) -> str:

@@ -15,6 +15,18 @@ _PLAIN, _COMPRESSED = (".tar",), (".tar.gz", ".tgz")
 Part = tuple[str, tarfile.TarInfo, bytes | None]  # ending, member, content where it was read
 
 
+class _Member(tarfile.TarInfo):
+    """For `tarfile` alone, a broken header in the middle ends an archive as if nothing followed."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
+        """The next member. Raises ReadError where its header is broken or broken off."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"at byte {tarfile_.offset}: {error}") from error
+
+
 class WebDatasetAdapter(FolderAdapter):
     """`corpus: {kind: webdataset, path: /data/shards, fields: {text: transcript}}`
 
@@ -51,12 +63,14 @@ class WebDatasetAdapter(FolderAdapter):
             shard = self._name(path)
             try:
                 for key, group in groupby(_parts(path), key=lambda part: _key(part[1].name)):
-                    yield self._sample(shard, key, list(group), path)
+                    parts = list(group)
+                    yield self._sample(shard, key, parts, path)
+                    yield from _further(f"{_stem(shard)}/{key}", shard, parts)
             except (tarfile.TarError, OSError, EOFError) as error:
                 yield Bad.of(shard, shard, "unreadable", f"{type(error).__name__}: {error}; samples before it are kept")
 
     def _sample(self, shard: str, key: str, parts: list[Part], path: Path) -> Found | Bad:
-        stem = shard.removesuffix(next(end for end in _PLAIN + _COMPRESSED if shard.endswith(end)))
+        stem = _stem(shard)
         identity = f"{stem}/{key}"
         audio = next((part for part in parts if is_audio(part[1].name)), None)
         if audio is None:
@@ -82,10 +96,22 @@ class WebDatasetAdapter(FolderAdapter):
         return path.relative_to(self.root).as_posix()
 
 
+def _stem(shard: str) -> str:
+    return shard.removesuffix(next(end for end in _PLAIN + _COMPRESSED if shard.endswith(end)))
+
+
+def _further(identity: str, shard: str, parts: list[Part]) -> Iterator[Bad]:
+    """A sample has one recording. Names with dots in them, cut at the first, make several of them one sample."""
+    others = [part[1].name for part in parts if is_audio(part[1].name)][1:]
+    for number, name in enumerate(others, start=2):
+        detail = f"{name} has the key of a recording before it: a key ends at the first dot of a name"
+        yield Bad.of(f"{identity}#{number}", shard, "duplicate_id", detail)
+
+
 def _parts(path: Path) -> Iterator[Part]:
     """Members of a tar in order, the audio of a plain one unread."""
     plain = path.name.endswith(_PLAIN)
-    with tarfile.open(path, "r:" if plain else "r|gz") as tar:
+    with tarfile.open(path, "r:" if plain else "r|gz", tarinfo=_Member) as tar:
         for member in tar:
             if not member.isfile():
                 continue
