@@ -4,11 +4,13 @@ A file that kills its decoder, or whose samples kill the encoder, kills this pro
 a quarantine row, and the rest of the shard comes out as from an undisturbed worker: the same batches, the same bytes.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from data.audio import AudioError
@@ -65,15 +67,30 @@ class _Guard:
         self._pool: ProcessPoolExecutor | None = None
 
     def ask(self, question: Callable[..., Answer], *arguments: Any) -> Answer | None:
-        """The answer of the process, or None where it died of the question."""
+        """The answer of the process, or None where it died of the question.
+
+        Raises RuntimeError where it does not come up: that is no file's fault, and must not quarantine any.
+        """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start_guard, self._start)
+            self._pool = self._started()
         try:
             return self._pool.submit(question, *arguments).result()
         except BrokenProcessPool:
             self._pool.shutdown()
             self._pool = None
             return None
+
+    def _started(self) -> ProcessPoolExecutor:
+        pool = ProcessPoolExecutor(1, get_context("spawn"), _start_guard, self._start)
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool:
+            pool.shutdown()
+            raise RuntimeError(
+                "the guarded process for a shard that was begun before died while it loaded the audio tokenizers; its "
+                "own error is on stderr. It needs the memory of a second copy of them beside the actor's, on a GPU too"
+            ) from None
+        return pool
 
     def __enter__(self) -> "_Guard":
         return self
@@ -90,8 +107,17 @@ def _start_guard(kind: type[UtteranceEncoder], arguments: tuple[Any, ...]) -> No
     import torch
 
     global _encoder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _encoder = kind(*arguments)
+
+
+def _end_with_parent() -> None:
+    """An actor that is killed cannot end its guard, which would wait for questions, and hold its memory, for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _measure(utterance: Utterance) -> float | dict[str, Any]:
