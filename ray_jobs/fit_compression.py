@@ -12,7 +12,7 @@ from data.timing import frames_to_seconds, seconds_to_frames
 from model.audio_tokenizers.base import COMPRESSION, codebook_use, load_audio_tokenizer
 from model.audio_tokenizers.compression import Compression, fit_compression
 from model.config import AudioTokenizerConfig, CompressibleUnits
-from ray_jobs.fit_utterances import PHONES, Encoded, Source, encode_sample, phone_agreement, word_agreement
+from ray_jobs.fit_utterances import Encoded, Source, encode_sample, phone_agreement, phone_spans, word_agreement
 from ray_jobs.session import start_ray
 
 log = logging.getLogger("antiphon")
@@ -31,7 +31,7 @@ def finish_stream(
     wanted = config.compression if isinstance(config, CompressibleUnits) else None
     tokenizer = load_audio_tokenizer(folder)
     fine = tokenizer.frame_rate_hz >= LOWEST_LABELLED_HZ
-    phones = fine and any(utterance.extra.get(PHONES) for utterance in source.utterances)
+    phones = fine and any(phone_spans(utterance) for utterance in source.utterances)
     words = fine and "word_pnmi" not in quality and any(utterance.words for utterance in source.utterances)
     if tokenizer.num_codebooks != 1 or not (wanted or phones or words):
         return {}

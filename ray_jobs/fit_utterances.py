@@ -5,6 +5,7 @@ Shapes: F = frames of features, T = codes, D = features, K = codebooks.
 
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -128,9 +129,22 @@ def codes_of_chunk(
         (codes_TK,) = tokenizer.encode([wave_N], [utterance.speaker])
         rate_hz, frames = tokenizer.frame_rate_hz, len(codes_TK)
         words_T = labels_of_frames(utterance.words or (), frames, rate_hz)
-        phones_T = labels_of_frames(utterance.extra.get(PHONES) or (), frames, rate_hz)
+        phones_T = labels_of_frames(phone_spans(utterance), frames, rate_hz)
         encoded.append(Encoded(codes_TK, words_T, phones_T))
     return encoded, passed
+
+
+def phone_spans(utterance: Utterance) -> Sequence[Sequence[Any]]:
+    """The phones of an utterance. None where the field, which a manifest may use as it likes, is of another form."""
+    spans = utterance.extra.get(PHONES)
+    return spans if isinstance(spans, list) and all(map(_is_span, spans)) else ()
+
+
+def _is_span(span: Any) -> bool:
+    match span:
+        case [str(), int() | float() as start_s, int() | float() as end_s]:
+            return 0 <= start_s <= end_s < math.inf
+    return False
 
 
 def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate_hz: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from data.manifest import Utterance, write_manifest
 from data.run_folder import RunFolder
 from model.audio_tokenizers.base import compression_of, load_audio_tokenizer, stream_info, tokenizer_id
 from ray_jobs.fit_tokenizer import work
-from ray_jobs.fit_utterances import codes_of_chunk, features_of_chunk, labels_of_frames
+from ray_jobs.fit_utterances import codes_of_chunk, features_of_chunk, labels_of_frames, phone_spans
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
 
@@ -88,3 +88,15 @@ def test_features_and_codes_pass_over_bad_files_and_carry_speaker_and_labels(tmp
 
 def test_labels_fill_their_span_of_frames():
     assert labels_of_frames([["h", 0.0, 0.04], ["ə", 0.08, 0.5]], 5, 25.0).tolist() == ["h", "", "ə", "ə", "ə"]
+
+
+def test_a_field_called_phones_of_another_form_is_left_alone():
+    def spans_of(value):
+        return phone_spans(Utterance("u", "u.wav", 1.0, extra={"phones": value}))
+
+    spans = [["h", 0, 0.04], ["ə", 0.08, 0.5]]
+    assert spans_of(spans) == spans
+    for other in (None, "HH AH L OW", ["HH", "AH"], [["h", "0", "1"]], [["h", None, 1]], [["h", 1.0, 0.5]],
+                  [["h", 0.0, float("nan")]], [{"phone": "h"}], {"h": 1}, 3):  # fmt: skip
+        assert spans_of(other) == ()
+    assert phone_spans(Utterance("u", "u.wav", 1.0)) == ()
