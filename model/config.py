@@ -53,7 +53,7 @@ class KMeansUnits(CompressibleUnits):
     kind: Literal["kmeans_units"]
     sample_rate: int = Field(16000, description="Hz")
     frame_rate_hz: float = Field(25.0, gt=0, description="units per second")
-    codebook_size: int = Field(200, ge=2, description="number of clusters")
+    codebook_size: int = Field(200, ge=2, le=32768, description="number of clusters")
     iterations: int = Field(30, ge=1, description="Lloyd iterations at most")
     max_frames: int = Field(100_000, ge=1, description="frames sampled for the fit")
 
@@ -65,7 +65,7 @@ class ResidualKMeans(Frozen):
     sample_rate: int = Field(16000, description="Hz")
     frame_rate_hz: float = Field(25.0, gt=0, description="frames per second")
     num_codebooks: int = Field(4, ge=1, description="codes per frame")
-    codebook_size: int = Field(256, ge=2, description="clusters per codebook")
+    codebook_size: int = Field(256, ge=2, le=32768, description="clusters per codebook")
     iterations: int = Field(20, ge=1, description="Lloyd iterations at most")
     max_frames: int = Field(100_000, ge=1, description="frames sampled for the fit")
 
@@ -108,7 +108,7 @@ class PitchVQ(Frozen):
     kind: Literal["pitch_vq"]
     sample_rate: int = Field(16000, description="Hz")
     frame_rate_hz: float = Field(12.5, gt=0, description="codes per second")
-    codebook_size: int = Field(64, ge=2, description="codes")
+    codebook_size: int = Field(64, ge=2, le=32768, description="codes")
     min_hz: float = Field(60.0, gt=0, description="lowest F0 looked for")
     max_hz: float = Field(500.0, gt=0, description="highest F0 looked for")
     channels: int = Field(32, ge=4)
@@ -131,7 +131,7 @@ class Style(Frozen):
     kind: Literal["style"]
     sample_rate: int = Field(16000, description="Hz")
     frame_rate_hz: float = Field(1.0, gt=0, description="codes per second; it divides 100")
-    codebook_size: int = Field(100, ge=2, description="number of clusters")
+    codebook_size: int = Field(100, ge=2, le=32768, description="number of clusters")
     iterations: int = Field(30, ge=1, description="Lloyd iterations at most")
     max_frames: int = Field(20_000, ge=1, description="frames (frame_rate_hz) sampled for the fit")
 

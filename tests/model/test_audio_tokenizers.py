@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from data.errors import InputError
 from data.timing import samples_to_frames
@@ -11,7 +12,7 @@ from model.audio_tokenizers.base import fit_audio_tokenizer, load_audio_tokenize
 from model.audio_tokenizers.features import log_mel, mfcc39
 from model.audio_tokenizers.kmeans_units import KMeansUnitTokenizer
 from model.audio_tokenizers.residual_kmeans import ResidualKMeansTokenizer
-from model.config import KMeansUnits, ResidualKMeans
+from model.config import AudioTokenizerConfig, KMeansUnits, ResidualKMeans
 from model.mel_inversion import mel_to_wave
 
 RATE = 16000
@@ -141,3 +142,12 @@ def test_an_unknown_kind_and_an_empty_folder_are_input_errors(tmp_path):
     (tmp_path / "config.json").write_text('{"kind": "codec"}')
     with pytest.raises(InputError, match="'codec' is unknown"):
         load_audio_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["kmeans_units", "residual_kmeans", "ssl_units", "pitch_vq", "style"])
+def test_a_codebook_that_int16_cannot_hold_is_refused(kind):
+    fields = {"kind": kind, **({"path": "x", "layer": 1} if kind == "ssl_units" else {})}
+    adapter = TypeAdapter(AudioTokenizerConfig)
+    assert adapter.validate_python({**fields, "codebook_size": 32768}).codebook_size - 1 == np.iinfo(np.int16).max
+    with pytest.raises(ValidationError, match="32768"):
+        adapter.validate_python({**fields, "codebook_size": 32769})
