@@ -177,7 +177,13 @@ def read_encoder_config(path: str, revision: str | None, layer: int) -> Any:
     """The transformers configuration of an encoder. Raises InputError as `load_ssl_encoder` does."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path, revision=revision)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path!r} holds no config.json of an encoder: {str(error).splitlines()[0]} "
+            f"(known are {', '.join(MODEL_TYPES)})"
+        ) from None
     if config.model_type not in MODEL_TYPES:
         raise InputError(f"{path!r} is a {config.model_type!r} model, expected one of {', '.join(MODEL_TYPES)}")
     if not 1 <= layer <= config.num_hidden_layers:

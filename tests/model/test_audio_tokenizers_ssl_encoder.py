@@ -88,6 +88,10 @@ def test_what_cannot_be_an_encoder_is_refused(tmp_path):
     LlamaConfig(hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path / "llama")
     with pytest.raises(InputError, match="'llama' model, expected one of hubert"):
         encoder_of(str(tmp_path / "llama"), torch.float32)
+    for content in ("{}", '{"model_type": "fairseq"}', "no JSON"):
+        (tmp_path / "llama/config.json").write_text(content)
+        with pytest.raises(InputError, match=r"no config\.json of an encoder: .* \(known are hubert"):
+            encoder_of(str(tmp_path / "llama"), torch.float32)
 
 
 def test_weights_that_lack_tensors_are_refused_and_not_filled_at_random(tmp_path):
