@@ -23,7 +23,7 @@ MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 384_000
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3"})
 _BLOCK_FRAMES = 1 << 16
-_RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
+RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
 
 
 class Source(Protocol):
@@ -133,9 +133,9 @@ def write_wav(path: str, wave: np.ndarray, sample_rate: int) -> None:
 @contextmanager
 def _open_path(path: str, whole: bool) -> Iterator[Any]:
     """A seekable file of a local path, a URL or a range of either; `whole`: every byte will be read."""
-    inside = _RANGE.fullmatch(path)
+    inside = RANGE.fullmatch(path)
     if inside and not os.path.exists(path):  # a file may be called like that
-        yield io.BytesIO(_read_range(inside["path"], int(inside["start"]), int(inside["end"])))
+        yield io.BytesIO(read_range(inside["path"], int(inside["start"]), int(inside["end"])))
     elif storage.is_url(path):
         with _open_url(path, whole) as handle:
             yield handle
@@ -155,9 +155,16 @@ def _open_path(path: str, whole: bool) -> Iterator[Any]:
 
 def _open_url(url: str, whole: bool) -> Any:
     try:
+        handle = storage.open_seekable(url)
         if not whole:
-            return storage.open_seekable(url)
-        content = storage.read_bytes(url)
+            return handle
+        with handle:
+            size_bytes = getattr(handle, "size", None)
+            if size_bytes:  # not every server says it
+                _check_file_bytes(size_bytes)
+            content = handle.read() if size_bytes else _read_at_most(handle, MAX_FILE_BYTES + 1)
+    except AudioError:
+        raise
     except FileNotFoundError:
         raise AudioError("missing", f"nothing at {url}") from None
     except Exception as error:  # every fsspec backend raises its own kinds
@@ -166,8 +173,18 @@ def _open_url(url: str, whole: bool) -> Any:
     return io.BytesIO(content)
 
 
-def _read_range(path: str, start_byte: int, end_byte: int) -> bytes:
-    """Bytes [start_byte, end_byte) of a file or URL, all of them."""
+def _read_at_most(handle: Any, num_bytes: int) -> bytes:
+    """The first `num_bytes`, or all; a stream may give fewer at a time than it is asked for."""
+    content = bytearray()
+    while piece := handle.read(num_bytes - len(content)):
+        content += piece
+        if len(content) >= num_bytes:
+            break
+    return bytes(content)
+
+
+def read_range(path: str, start_byte: int, end_byte: int) -> bytes:
+    """Bytes [start_byte, end_byte) of a file or URL, all of them. Raises AudioError."""
     _check_file_bytes(end_byte - start_byte)
     try:
         content = storage.read_range(path, start_byte, end_byte)

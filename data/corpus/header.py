@@ -2,17 +2,14 @@
 
 import io
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import soundfile
 
 from data import storage
-from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, AudioError
+from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, AudioError, read_range
 from data.timing import seconds_to_samples
-
-RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class FileRange(io.RawIOBase):
 
 
 def read_header(source: str | bytes) -> Header:
-    """The header of a path, URL, `PATH#bytes=START-END` of a local file, or encoded audio.
+    """The header of a path, URL, `PATH#bytes=START-END` of either, or encoded audio.
 
     Raises AudioError with reason missing, empty, not_audio, unreadable, bad_rate or bad_channels.
     """
@@ -84,9 +81,11 @@ def read_header(source: str | bytes) -> Header:
 def _open(source: str | bytes) -> Any:
     if isinstance(source, bytes):
         return _filled(len(source), lambda: io.BytesIO(source))
-    if storage.is_url(source):
-        return _open_url(source)
     inside = RANGE.fullmatch(source)
+    if storage.is_url(source):
+        if inside:
+            return io.BytesIO(read_range(inside["path"], int(inside["start"]), int(inside["end"])))
+        return _open_url(source)
     ranged = inside if inside and not os.path.exists(source) else None
     path = ranged["path"] if ranged else source
     if not os.path.exists(path):

@@ -101,6 +101,26 @@ def test_many_decoded_bytes_are_refused_whatever_the_duration_says(monkeypatch: 
     assert reason_of(wav_bytes(tone(), 16000)) == "too_large"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_large_object_behind_a_url_is_not_fetched_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    asked: list[int] = []
+
+    class Endless(io.RawIOBase):
+        size = 10**12 if known else None
+
+        def read(self, size: int = -1) -> bytes:
+            asked.append(size)
+            return bytes(min(max(size, 0), 600))
+
+    monkeypatch.setattr(audio, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(audio.storage, "open_seekable", lambda url: Endless())
+    with pytest.raises(AudioError, match="too_large"):
+        load_audio("memory://endless.wav", 16000)
+    assert asked == ([] if known else [1001, 401])
+
+
 def test_a_header_that_lies_about_its_length_costs_nothing() -> None:
     content = bytearray(wav_bytes(tone(0.1), 16000))
     content[40:44] = (2**31 - 1).to_bytes(4, "little")

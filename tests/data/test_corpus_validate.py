@@ -88,6 +88,8 @@ def test_a_range_of_a_file_and_bytes_are_checked_like_a_file(tmp_path: Path) -> 
     for deep in (False, True):
         ranged = utterance(f"b.tar#bytes=100-{100 + len(content)}")
         assert check(ranged, str(tmp_path), deep) == Facts(1.0, RATE, 1)
+    far = utterance(f"file://{tmp_path}/b.tar#bytes=100-{100 + len(content)}")
+    assert check(far, "", deep=True) == Facts(1.0, RATE, 1)
     assert check_content(content, utterance("memory")) == Facts(1.0, RATE, 1)
     past = check(utterance(f"b.tar#bytes=100-{1000 + len(content)}"), str(tmp_path), deep=False)
     assert isinstance(past, Problem)
