@@ -116,16 +116,20 @@ def build_dialogues(
 
     `extra` of a record has its `party` and `turn`. Voices and which turns are spoken depend on (seed, dialogue) alone.
     All that is spoken goes to `speak` at once, all music to `play`. A dialogue is dropped whole, and said to be, where
-    a turn is empty, of an unknown party, too long, or could not be heard.
+    a turn is empty, of an unknown party, too long, or could not be heard, and where an earlier one has the same turns.
     """
     by_name = {party.name: party for party in parties}
     plans: list[_Plan] = []
     dropped: list[dict[str, str]] = []
     texts: list[tuple[str, str]] = []
     captions: list[str] = []
+    seen: set[str] = set()
     for dialogue in dialogues:
         plan = _Plan(_identity(dialogue.turns), dialogue.turns)
         problem = _problem(dialogue, by_name, play is not None)
+        if not problem and plan.identity in seen:
+            problem = {"reason": "duplicate", "detail": "an earlier dialogue has the same turns, and is kept"}
+        seen.add(plan.identity)
         if problem:
             dropped.append({"id": plan.identity, **problem})
             continue

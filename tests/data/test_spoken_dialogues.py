@@ -116,6 +116,12 @@ def test_dialogues_that_cannot_be_made(turns: list[Turn], reason: str) -> None:
     assert [row["reason"] for row in built.dropped] == [reason]
 
 
+def test_the_same_pair_twice_gives_one_quadruple() -> None:
+    built = build_quadruples([("who", "me"), ("who", "me"), ("who", "you")], Letters(), ["amy"], "zoe")
+    assert len({record.id for record in built.records}) == len(built.records) == 4
+    assert [row["reason"] for row in built.dropped] == ["duplicate"]
+
+
 def test_a_speaker_that_loses_a_text_is_an_error() -> None:
     with pytest.raises(ValueError, match="one each is expected"):
         build_quadruples([("a", "b")], lambda texts: [], ["amy"], "zoe")
