@@ -84,11 +84,34 @@ def test_audiofolder_with_tables(tmp_path: Path) -> None:
     assert sorted(bad.values()) == ["bad_field", "missing", "not_json"]
 
 
+def test_times_in_a_csv_table_are_numbers(tmp_path: Path) -> None:
+    for name in "abcd":
+        write(tmp_path / f"mine/{name}.wav", encoded())
+    table = "file_name,length,offset\na.wav,0.25,0.125\nb.wav,,\nc.wav,long,0\nd.wav\n"
+    write(tmp_path / "mine/metadata.csv", table)
+    found, bad, _ = brought("audiofolder", tmp_path / "mine", fields={"duration": "length"})
+    spans = {Path(item.audio_filepath).name: (item.offset, item.duration) for item in found.values()}
+    assert spans == {"a.wav": (0.125, 0.25), "b.wav": (0.0, 0.5), "d.wav": (0.0, 0.5)}
+    assert list(bad.values()) == ["bad_field"]
+    write(tmp_path / "mine/metadata.csv", 'file_name,text\na.wav,"open\n' + "b.wav,x\n" * 20_000)
+    with pytest.raises(InputError, match="quotation mark"):
+        brought("audiofolder", tmp_path / "mine")
+
+
 def test_audiofolder_without_tables_takes_labels_from_folders(tmp_path: Path) -> None:
     for name in ("train/dog/a.wav", "test/cat/b.wav"):
         write(tmp_path / "mine" / name, encoded())
     found, _, _ = brought("audiofolder", tmp_path / "mine")
     assert {(item.extra["label"], item.split) for item in found.values()} == {("dog", "train"), ("cat", "test")}
+
+
+def test_a_link_to_nowhere_is_a_missing_file(tmp_path: Path) -> None:
+    write(tmp_path / "mine/a.wav", encoded())
+    for name in ("b.wav", "notes.txt"):
+        (tmp_path / "mine" / name).symlink_to(tmp_path / "gone")
+    found, bad, _ = brought("audiofolder", tmp_path / "mine")
+    assert ([Path(item.audio_filepath).name for item in found.values()], list(bad.values())) == (["a.wav"], ["missing"])
+    assert content_id(config("audiofolder", tmp_path / "mine"))
 
 
 # datasets on disk

@@ -152,6 +152,16 @@ def test_commonvoice(tmp_path: Path) -> None:
     assert overlapping["cv_0#2"] == "duplicate_id"
 
 
+def test_a_broken_line_of_a_commonvoice_table_costs_itself_alone(tmp_path: Path) -> None:
+    folder = commonvoice(tmp_path / "cv")
+    table(folder / "pl/train.tsv", "client_id\tpath\tsentence", "a\tcv_0.mp3\tRaz\rdwa", "a\tcv_1.mp3\tTrzy")
+    table(folder / "pl/clip_durations.tsv", "clip\tduration[ms]", "cv_1.mp3\t504", "cv_0.mp3\tlong", "cv_9")
+    found, bad = brought("commonvoice", folder, tables=["train"])
+    assert {name: item.text for name, item in found.items()} == {"cv_0": "Raz dwa", "cv_1": "Trzy"}
+    assert found["cv_1"].duration == 0.504
+    assert bad == {}
+
+
 def test_a_line_in_another_encoding_is_one_bad_row(tmp_path: Path) -> None:
     folder = commonvoice(tmp_path / "cv")
     lines = ["client_id\tpath\tsentence", "a\tcv_0.mp3\tdobrze", "a\tcv_1.mp3\tźle"]

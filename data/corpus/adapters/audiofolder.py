@@ -10,6 +10,7 @@ from typing import Any
 from data import storage
 from data.corpus.adapters.base import Bad, Found, split_of
 from data.corpus.adapters.folder import FolderAdapter, is_audio, read_table
+from data.errors import InputError
 from data.manifest import RowError, parse_row
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -53,7 +54,7 @@ class AudioFolderAdapter(FolderAdapter):
     def _read(self, name: str) -> Iterator[dict[str, Any] | Bad]:
         path = self.folder / name
         if path.suffix == ".csv":
-            yield from csv.DictReader(io.StringIO(read_table(path), newline=""))
+            yield from self._csv_rows(path)
         elif path.suffix == ".parquet":
             yield from _parquet_rows(path)
         else:
@@ -63,6 +64,18 @@ class AudioFolderAdapter(FolderAdapter):
                         yield parse_row(line)
                     except RowError as error:
                         yield Bad.of(f"{name}:{number}", None, "not_json", error)
+
+    def _csv_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+        """A cell is text, whatever it means: times become numbers, as the other tables have them."""
+        times = {self.config.fields.get(name, name) for name in ("offset", "duration")}
+        reader = csv.DictReader(io.StringIO(read_table(path), newline=""))
+        try:
+            for row in reader:
+                yield {name: _number(cell) if name in times else cell for name, cell in row.items()}
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: {error}: is a quotation mark before it left open?"
+            ) from None
 
     def _described(self, table: str, row: dict[str, Any]) -> Found | Bad:
         file = row.get("file_name")
@@ -81,6 +94,14 @@ def _from_path(name: str, labelled: bool) -> dict[str, Any]:
     labels = [folder for folder in folders if folder not in splits and folder != "data"]
     found = {"split": split_of(splits[-1])} if splits else {}
     return {**found, "label": labels[-1]} if labelled and labels else found
+
+
+def _number(cell: Any) -> Any:
+    """What a cell says; what is no number stays as it is, and makes a bad row."""
+    try:
+        return float(cell) if cell else None
+    except (TypeError, ValueError):
+        return cell
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:

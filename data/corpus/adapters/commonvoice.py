@@ -50,7 +50,8 @@ class CommonVoiceAdapter(FolderAdapter):
             raise self.unlike([f"{table}.tsv" for table in self.config.tables])
 
     def _table(self, path: Path, durations: dict[str, float]) -> Iterator[Found | Bad]:
-        rows = list(csv.DictReader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
+        lines = [line.replace("\r", " ") for line in read_lines(path)]  # csv ends at one inside a line
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
         if rows and not {"path", "sentence"} <= set(rows[0]):
             raise self.unlike([f"columns path and sentence in {path.name} (it has {', '.join(rows[0])})"])
         for row in rows:
@@ -78,7 +79,7 @@ class CommonVoiceAdapter(FolderAdapter):
 
 
 def _durations(folder: Path) -> dict[str, float]:
-    """Clip -> seconds, where the release says so."""
+    """Clip -> seconds, where the release says so: a number of milliseconds."""
     table = folder / "clip_durations.tsv"
     rows = [line.split("\t") for line in read_lines(table)[1:]] if table.exists() else []
-    return {clip: float(duration_ms) / 1000 for clip, duration_ms in rows}
+    return {row[0]: int(row[1]) / 1000 for row in rows if len(row) == 2 and row[1].strip().isdecimal()}

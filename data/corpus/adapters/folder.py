@@ -47,12 +47,16 @@ class FolderAdapter:
         raise NotImplementedError
 
     def content_id(self) -> str:
-        """SHA-256 over names and sizes of all files, and the bytes of those that are no audio."""
+        """SHA-256 over names and sizes of all files, and the bytes of those that are no audio; of what is no file,
+        such as a link to nowhere, the name alone."""
         self.check_layout()
-        listed = {}
+        listed: dict[str, Any] = {}
         for name in self.listing():
             path = self.folder / name
-            listed[name] = [path.stat().st_size, None if self.enters_by_size(path) else hash_file(path)]
+            if path.is_file():
+                listed[name] = [path.stat().st_size, None if self.enters_by_size(path) else hash_file(path)]
+            else:
+                listed[name] = None
         return storage.hash_json(listed)
 
     def enters_by_size(self, path: Path) -> bool:

@@ -54,7 +54,8 @@ class HfDatasetAdapter(FolderAdapter):
         name = f"{split}/{number:08d}"
         content, path = audio.get("bytes"), audio.get("path") or ""
         rest = json.loads(json.dumps(row, default=str))  # dates and arrays have no JSON form
-        fields = {"id": rest.pop("id", None) or name, "split": split_of(split), **rest}
+        own = rest.pop("id", None)
+        fields = {"id": name if own in (None, "") else own, "split": split_of(split), **rest}
         if content is not None:
             return Found({**fields, "audio_filepath": name + PurePosixPath(path).suffix}, bytes(content))
         if path:
