@@ -7,7 +7,6 @@ name first, so a killed process never leaves half an object under the real one.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -157,16 +156,25 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
 
 
 def local_folder(folder: str | Path) -> Path:
-    """A local folder with the content of `folder`: itself when local, else a cached download."""
+    """A local folder with the content of `folder`: itself when local, else a cached download.
+
+    Processes of one machine may ask at once: each fetches into a folder of its own, and the first to be done gives its.
+    """
     if not is_url(folder):
         return Path(folder)
     key = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / key
-    marker = cache / ".complete"
-    if not marker.exists():
-        shutil.rmtree(cache, ignore_errors=True)
-        copy_folder(folder, cache)
-        marker.touch()
+    cache = Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / "folders" / key
+    if not cache.exists():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as own:
+            whole = Path(own) / key
+            whole.mkdir()
+            copy_folder(folder, whole)
+            try:
+                whole.rename(cache)
+            except OSError:
+                if not cache.exists():
+                    raise
     return cache
 
 

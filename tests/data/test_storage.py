@@ -71,6 +71,37 @@ def test_a_remote_folder_is_cached_once(tmp_path, monkeypatch):
     assert storage.local_folder(url) == first
 
 
+def test_a_remote_folder_that_another_process_fetches_meanwhile_stays_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path))
+    url = f"memory://{uuid.uuid4().hex}"
+    for name in ("a", "b"):
+        storage.write_text(storage.join(url, name), name)
+    read_bytes, others = storage.read_bytes, []
+
+    def meeting(path):
+        if str(path).endswith("/b") and not others:  # this process has half of it when another comes and is faster
+            others.append(None)
+            others[0] = storage.local_folder(url)
+        return read_bytes(path)
+
+    monkeypatch.setattr(storage, "read_bytes", meeting)
+    found = storage.local_folder(url)
+    assert found == others[0]
+    assert {path.name: path.read_text() for path in found.iterdir()} == {"a": "a", "b": "b"}
+    assert list(found.parent.iterdir()) == [found]
+
+
+def test_a_remote_folder_that_could_not_be_fetched_whole_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path))
+    url = f"memory://{uuid.uuid4().hex}"
+    storage.write_text(storage.join(url, "a"), "1")
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "read_bytes", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            storage.local_folder(url)
+    assert (storage.local_folder(url) / "a").read_text() == "1"
+
+
 def test_absolute_names_replace_the_folder():
     assert storage.join("runs", "/data/x") == "/data/x"
     assert storage.join("runs", "s3://bucket/x") == "s3://bucket/x"
