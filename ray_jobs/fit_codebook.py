@@ -24,6 +24,7 @@ from model.config import SslUnits
 from ray_jobs.fit_frames import unit_word_agreement
 from ray_jobs.frame_share import FrameShare, limits_of, plan_groups
 from ray_jobs.session import start_ray
+from ray_jobs.tokenize_watch import StalledError
 
 log = logging.getLogger("antiphon")
 
@@ -60,7 +61,7 @@ def fit_codebook(
         for groups_of_one in dealt
     ]
     try:
-        limits = limits_of(_load(shares, dealt), config.max_frames)
+        limits = limits_of(_load(shares, dealt, tokenize.stall_s), config.max_frames)
         call = _call(shares, limits)
         passed = PassedOver()
         for of_share in ray.get([share.passed_over.remote() for share in shares]):
@@ -78,12 +79,18 @@ def fit_codebook(
     return centroids_KD, quality
 
 
-def _load(shares: list[Any], dealt: list[dict[int, Any]]) -> dict[int, int]:
-    """Frames of every group, computed by the actors one group after another."""
+def _load(shares: list[Any], dealt: list[dict[int, Any]], stall_s: float) -> dict[int, int]:
+    """Frames of every group, computed by the actors one group after another. Raises StalledError where none is."""
     running = {share.load.remote(group): group for share, groups in zip(shares, dealt, strict=True) for group in groups}
     total, sizes = len(running), {}
     while running:
-        done, _ = ray.wait(list(running))
+        done, _ = ray.wait(list(running), timeout=stall_s)
+        if not done:
+            raise StalledError(
+                f"FrameShare: none of {len(shares)} actors has computed the features of a group for {stall_s:g} s, "
+                f"{len(sizes)} of {total} are done: does the cluster have the CPUs and GPUs that tokenize.* asks for? "
+                "If it is only slow, raise tokenize.stall_s"
+            )
         for reference in done:
             sizes[running.pop(reference)] = ray.get(reference)
         log.info("fit_tokenizer: features of %d/%d groups, %d frames", len(sizes), total, sum(sizes.values()))

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from model.audio_tokenizers.base import load_audio_tokenizer
 from model.audio_tokenizers.shared_kmeans import fit_shared_kmeans
 from model.audio_tokenizers.ssl_units import SslUnitTokenizer
 from model.config import SslUnits
+from ray_jobs import fit_codebook
 from ray_jobs.fit_tokenizer import JOB, work
 from ray_jobs.frame_share import FrameShare, limits_of, plan_groups, sampled_rows
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
+from ray_jobs.tokenize_watch import StalledError
 from tests.model.tiny_ssl import save_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +126,17 @@ def test_a_share_stops_loading_when_it_alone_has_enough(tmp_path, prepared):
     sizes = [share.load(group) for group in sorted(share.groups)]
     assert sum(sizes) < 30 + 50
     assert sizes[-1] == 0
+
+
+def test_actors_that_never_come_up_are_an_error_within_the_bound(monkeypatch):
+    class Share:
+        load = SimpleNamespace(remote=lambda group: f"features of {group}")
+
+    waited = []
+    monkeypatch.setattr(fit_codebook.ray, "wait", lambda running, timeout: waited.append(timeout) or ([], running))
+    with pytest.raises(StalledError, match=r"FrameShare: none of 2 actors .* 0 of 3 are done"):
+        fit_codebook._load([Share, Share], [{0: [], 2: []}, {1: []}], 7.0)
+    assert waited == [7.0]
 
 
 def recipe_of(tmp_path, *fields: str):
