@@ -87,8 +87,9 @@ class _Guard:
         except BrokenProcessPool:
             pool.shutdown()
             raise RuntimeError(
-                "the guarded process for a shard that was begun before died while it loaded the audio tokenizers; its "
-                "own error is on stderr. It needs the memory of a second copy of them beside the actor's, on a GPU too"
+                "the guarded process for a shard that was begun before died while it loaded the audio tokenizers: it "
+                "needs the memory of a second copy of them beside the actor's, on a GPU too. Its own error is in the "
+                "actor's log (ANTIPHON_WORKER_LOGS=1 shows it)"
             ) from None
         return pool
 
