@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from data.errors import InputError
 from model.audio_tokenizers.finite_reach import in_pieces, reach_of
@@ -164,7 +165,7 @@ def load_codec(path: str, revision: str | None) -> Codec:
         model, loaded = getattr(transformers, name).from_pretrained(
             path, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second: cut, or a pointer of git lfs
         raise InputError(
             f"{path!r} gives no safetensors ({str(error).splitlines()[0]}): fetch its weights and convert them, "
             "python -m model.convert SRC DST, then name DST"

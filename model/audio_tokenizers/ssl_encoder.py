@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn.utils import parametrize
 
 from data.errors import InputError
@@ -153,7 +154,7 @@ def load_ssl_encoder(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second: cut, or a pointer of git lfs
         raise InputError(
             f"{path!r} holds no model.safetensors that can be read: convert its weights first ({error})"
         ) from None

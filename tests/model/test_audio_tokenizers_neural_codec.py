@@ -202,6 +202,16 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) 
         NeuralCodecTokenizer.bring(NeuralCodec(kind="neural_codec", path=str(path.parent)), str(tmp_path / "unit"))
 
 
+def test_weights_that_are_cut_or_a_pointer_to_some_are_an_input_error(tmp_path: Path) -> None:
+    tiny_codecs.dac().save_pretrained(tmp_path / "published")
+    path = tmp_path / "published" / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", whole[:999]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="gives no safetensors"):
+            NeuralCodecTokenizer.bring(NeuralCodec(kind="neural_codec", path=str(path.parent)), str(tmp_path / "unit"))
+
+
 def test_a_codec_whose_codes_need_scales_is_refused() -> None:
     with pytest.raises(InputError, match="encodec_48khz"):
         tokenizer_of(tiny_codecs.encodec(normalize=True, chunk_length_s=1.0, overlap=0.01))

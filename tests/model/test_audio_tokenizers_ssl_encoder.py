@@ -110,3 +110,12 @@ def test_pickled_weights_are_never_read(tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match="convert its weights first"):
         encoder_of(folder, torch.float32)
+
+
+def test_weights_that_are_cut_or_a_pointer_to_some_are_an_input_error(tmp_path):
+    folder = save_encoder(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", whole[:999], b""):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=r"no model\.safetensors that can be read"):
+            encoder_of(folder, torch.float32)
