@@ -209,7 +209,7 @@ def _check_file_bytes(size_bytes: int, limit_bytes: int | None = None) -> None:
 @contextmanager
 def _opened(handle: Any) -> Iterator[Source]:
     """The decoder that knows the format: libsndfile, else FFmpeg's. Raises AudioError not_audio and unreadable."""
-    watched = _Watched(handle)
+    watched = Watched(handle)
     try:
         try:
             sound = soundfile.SoundFile(watched)
@@ -299,7 +299,7 @@ class _SoundFileSource:
             raise AudioError("undecodable", str(error)) from error
 
 
-class _Watched:
+class Watched:
     """A file that keeps the exception which a decoder, called back from C, would take for the end of the file."""
 
     def __init__(self, handle: Any) -> None:

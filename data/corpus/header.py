@@ -8,7 +8,7 @@ from typing import Any
 import soundfile
 
 from data import storage
-from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, AudioError, read_range
+from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, AudioError, Watched, read_range
 from data.timing import seconds_to_samples
 
 
@@ -70,7 +70,13 @@ def read_header(source: str | bytes) -> Header:
     Raises AudioError with reason missing, empty, not_audio, unreadable, bad_rate or bad_channels.
     """
     with _open(source) as handle:
-        header = _any_header(handle)
+        watched = Watched(handle)
+        try:
+            header = _any_header(watched)
+        except AudioError:
+            watched.check()  # the better reason
+            raise
+        watched.check()
     if not MIN_RATE_HZ <= header.sample_rate <= MAX_RATE_HZ:
         raise AudioError("bad_rate", f"{header.sample_rate} Hz, expected {MIN_RATE_HZ} to {MAX_RATE_HZ}")
     if not 1 <= header.channels <= MAX_CHANNELS:

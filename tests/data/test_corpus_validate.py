@@ -1,5 +1,6 @@
 """The check of audio: cheap by headers, deep by decoding, one answer per utterance."""
 
+import io
 import os
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def test_urls_are_fetched_by_the_deep_check_alone(tmp_path: Path) -> None:
     finding = check(gone, "", deep=True)
     assert isinstance(finding, Problem)
     assert finding.reason == "missing"
+
+
+def test_a_storage_that_fails_while_a_header_is_read_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.RawIOBase):
+        def readinto(self, buffer: object) -> int:
+            raise RuntimeError("connection lost")
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return 0
+
+    monkeypatch.setattr(validate.storage, "open_seekable", lambda url: Failing())
+    finding = check(utterance("memory://a.wav"), "", deep=True)
+    assert finding == Problem("unreadable", "connection lost")
 
 
 def test_what_only_decoding_tells(tmp_path: Path) -> None:
