@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from data import storage
 from data.corpus.config import BroughtCorpus
@@ -22,6 +22,7 @@ from ray_jobs.session import start_ray
 log = logging.getLogger("antiphon")
 
 STEPS = "steps"
+_LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError)  # Ray has no common name for a process that is gone
 
 
 def has_steps(corpus: BroughtCorpus) -> bool:
@@ -89,7 +90,7 @@ class _Pool:
                 index = running.pop(reference)
                 try:
                     outcome = _result(reference)
-                except WorkerCrashedError:
+                except _LOST:
                     outcome = self._one_by_one(parts[index])
                 storage.write_json(paths[index], {"key": keys[index], "outcome": outcome})
                 done_s += sum(utterance.duration or 0.0 for utterance in parts[index])
@@ -105,7 +106,7 @@ class _Pool:
         for utterance in part:
             try:
                 whole.add(Outcome.from_json(_result(self._submit([utterance]))))
-            except WorkerCrashedError:
+            except _LOST:
                 whole.quarantine.append(quarantine_row(utterance, "crash", "the process that read it died"))
         return whole.to_json()
 

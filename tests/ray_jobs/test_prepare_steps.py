@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError
 
 from data import storage
 from data.audio import load_audio, write_wav
@@ -77,6 +78,24 @@ def test_a_file_that_kills_its_reader_costs_nothing_else(
     monkeypatch.setattr(prepare_steps, "_run_part", run_part)
     utterances = [Utterance(name, f"{name}.wav") for name in ("a", "bad", "c")]
     outcome = run_steps(corpus(), utterances, str(tmp_path))
+    assert [utterance.id for utterance in outcome.utterances] == ["a", "c"]
+    assert [(row["id"], row["reason"]) for row in outcome.quarantine] == [("bad", "crash")]
+
+
+@pytest.mark.parametrize("lost", [OutOfMemoryError("too much"), NodeDiedError("gone")])
+def test_a_part_whose_process_is_gone_is_done_again_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    def result(names: tuple[str, ...]) -> dict[str, Any]:
+        if "bad" in names:
+            raise lost
+        return Outcome([Utterance(name, f"{name}.wav") for name in names]).to_json()
+
+    monkeypatch.setattr(prepare_steps, "start_ray", lambda: None)
+    monkeypatch.setattr(prepare_steps._Pool, "_submit", lambda pool, part: tuple(u.id for u in part))
+    monkeypatch.setattr(prepare_steps.ray, "wait", lambda running: (running, []))
+    monkeypatch.setattr(prepare_steps, "_result", result)
+    outcome = run_steps(corpus(), [Utterance(name, f"{name}.wav") for name in ("a", "bad", "c")], str(tmp_path))
     assert [utterance.id for utterance in outcome.utterances] == ["a", "c"]
     assert [(row["id"], row["reason"]) for row in outcome.quarantine] == [("bad", "crash")]
 
