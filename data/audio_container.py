@@ -54,7 +54,9 @@ class _ContainerSource:
     """Decoded from the beginning, whatever the offset: times in these files are too coarse to seek to a sample."""
 
     def __init__(self, container: Any) -> None:
-        self.stated_s = container.duration / av.time_base if container.duration else None
+        # Bare AAC states no length; FFmpeg's guess from the first bit rates may be a tenth of it.
+        stated = container.duration if container.format.name != "aac" else None
+        self.stated_s = stated / av.time_base if stated else None
         self._frames = _decoded(container)
         self._first = next(self._frames, None)
         if self._first is None:

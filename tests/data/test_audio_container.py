@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from data import audio
 from data.audio import AudioError, decode_audio, iter_blocks, load_audio
+from data.corpus.header import read_header
+from data.corpus.validate import Facts, check
+from data.manifest import Utterance
 
 RATE = 48000
 FORMATS = {"m4a": ("ipod", "aac"), "mp4": ("mp4", "aac"), "aac": ("adts", "aac"), "alac": ("ipod", "alac")}
@@ -66,6 +69,18 @@ def test_a_span_is_the_slice_of_the_whole(name: str, tmp_path: Path) -> None:
         part = load_audio(str(path), RATE, start / RATE, (end - start) / RATE)
         np.testing.assert_array_equal(part, whole[start:end])
     np.testing.assert_array_equal(np.concatenate(list(iter_blocks(str(path), RATE))), whole)
+
+
+def test_a_guessed_length_is_no_length(tmp_path: Path) -> None:
+    # Loud at first, then silent: by the bit rate of its beginning it would be much shorter, and be cut there.
+    noise = np.random.default_rng(0).normal(0, 0.2, 3 * RATE)
+    wave = np.concatenate([noise, np.zeros(20 * RATE)]).astype(np.float32)
+    (tmp_path / "a.aac").write_bytes(encoded(wave, "aac"))
+    assert read_header(str(tmp_path / "a.aac")).num_samples is None
+    for deep, duration_s in ((False, None), (True, pytest.approx(23, abs=0.1))):
+        found = check(Utterance("a", "a.aac", offset=0.0), str(tmp_path), deep)
+        assert isinstance(found, Facts)
+        assert found.duration_s == duration_s
 
 
 def test_the_bounds_hold_for_containers_too(monkeypatch: pytest.MonkeyPatch) -> None:
