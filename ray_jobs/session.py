@@ -13,6 +13,9 @@ WORKER_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Who asks for no GPU sees none: Ray's default shows all of them, and every worker would load its model onto the
+    # first, in another dtype than a CPU's.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
 
