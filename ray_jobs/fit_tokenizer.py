@@ -88,7 +88,7 @@ def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: st
 
 def _source(recipe: Recipe, utterances: list[Utterance], manifest: str) -> Source:
     settings = recipe.tokenize
-    return Source(utterances, manifest, settings.max_duration_s, recipe.seed, settings.num_workers)
+    return Source(utterances, manifest, settings.max_duration_s, recipe.seed, settings.num_workers, settings.num_gpus)
 
 
 def _bring_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:

@@ -41,6 +41,7 @@ class Source:
     max_duration_s: float
     seed: int
     num_workers: int
+    num_gpus: float = 0.0  # of a task that encodes
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def encode_sample(source: Source, folder: str, max_frames: int) -> list[Encoded]
     """Utterances as the tokenizer saved in `folder` encodes them, until there are `max_frames` frames."""
     encoded: list[Encoded] = []
     total = 0
-    for one in _over_chunks(source, codes_of_chunk, folder):
+    for one in _over_chunks(source, codes_of_chunk, folder, source.num_gpus):
         if total >= max_frames:
             break
         encoded.append(one)
@@ -156,11 +157,13 @@ def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate
     return labels
 
 
-def _over_chunks(source: Source, function: Callable[..., tuple[list[Any], PassedOver]], argument: Any) -> Iterator[Any]:
+def _over_chunks(
+    source: Source, function: Callable[..., tuple[list[Any], PassedOver]], argument: Any, num_gpus: float = 0.0
+) -> Iterator[Any]:
     """Results in an order that the number of workers has no part in; chunks are computed as Ray tasks, as asked for."""
     drawn = sorted(source.utterances, key=lambda utterance: utterance.id)
     random.Random(source.seed).shuffle(drawn)
-    task = ray.remote(num_cpus=1)(function)
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus or None)(function)
     starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
     running: list[ray.ObjectRef] = []
     passed = PassedOver()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from data import storage
 from data.audio import write_wav
 from data.manifest import Utterance, write_manifest
+from data.quarantine import PassedOver
 from data.run_folder import RunFolder
 from model.audio_tokenizers.base import compression_of, load_audio_tokenizer, stream_info, tokenizer_id
+from ray_jobs import fit_utterances
 from ray_jobs.fit_tokenizer import work
-from ray_jobs.fit_utterances import codes_of_chunk, features_of_chunk, labels_of_frames, phone_spans
+from ray_jobs.fit_utterances import Source, codes_of_chunk, features_of_chunk, labels_of_frames, phone_spans
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
 
@@ -100,3 +103,18 @@ def test_a_field_called_phones_of_another_form_is_left_alone():
                   [["h", 0.0, float("nan")]], [{"phone": "h"}], {"h": 1}, 3):  # fmt: skip
         assert spans_of(other) == ()
     assert phone_spans(Utterance("u", "u.wav", 1.0)) == ()
+
+
+def test_tasks_that_encode_ask_for_the_gpus_of_tokenization_and_others_for_none(monkeypatch):
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda function: SimpleNamespace(remote=lambda *arguments: ([], PassedOver()))
+
+    monkeypatch.setattr(fit_utterances.ray, "remote", remote)
+    monkeypatch.setattr(fit_utterances.ray, "get", lambda found: found)
+    source = Source([Utterance("u", "u.wav", 1.0)], "manifest.jsonl", 600.0, 0, 2, 0.5)
+    assert fit_utterances.encode_sample(source, "unit", 10) == []
+    assert fit_utterances.collect_features(source, None) == ([], [])
+    assert asked == [{"num_cpus": 1, "num_gpus": 0.5}, {"num_cpus": 1, "num_gpus": None}]
