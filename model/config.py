@@ -87,7 +87,10 @@ class SslUnits(CompressibleUnits):
     overlap_s: float = Field(2.0, ge=0, description="overlap of neighbouring chunks")
     dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     batch_s: float | None = Field(
-        None, gt=0, description="padded audio of a forward pass; null: 320 s on a GPU, 5 s on a CPU"
+        None,
+        gt=0,
+        description="padded audio of a forward pass, of at most tokenize.batch_seconds; null: 320 s on a GPU, 5 s on a "
+        "CPU",
     )
     iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
     max_frames: int = Field(500_000, ge=1, description="frames sampled for the fit; the workers share and keep them")

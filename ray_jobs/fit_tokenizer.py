@@ -148,16 +148,21 @@ def fields(recipe: Recipe) -> dict[str, Any]:
     if _is_text_folder(recipe):
         del text["path"]
     return {
-        "tokenizers": {name: _fields_of_tokenizer(config) for name, config in recipe.tokenizers.items()},
+        "tokenizers": {
+            name: _fields_of_tokenizer(config, recipe.tokenize.num_gpus) for name, config in recipe.tokenizers.items()
+        },
         "text": text,
         "max_duration_s": recipe.tokenize.max_duration_s,
         "seed": recipe.seed,
     }
 
 
-def _fields_of_tokenizer(config: AudioTokenizerConfig) -> dict[str, Any]:
-    """Its fields; paths of brought weights are left to `raw_inputs`, which has their content."""
-    return {name: value for name, value in result_fields(config).items() if name not in brought_paths(config)}
+def _fields_of_tokenizer(config: AudioTokenizerConfig, num_gpus: float) -> dict[str, Any]:
+    """Its fields, with the dtype in use; paths of brought weights are left to `raw_inputs`, which has their content."""
+    fields = {name: value for name, value in result_fields(config).items() if name not in brought_paths(config)}
+    if isinstance(config, SslUnits) and config.dtype == "auto":
+        fields["dtype"] = "bf16" if num_gpus else "fp32"
+    return fields
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:

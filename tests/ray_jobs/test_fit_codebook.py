@@ -183,6 +183,19 @@ def test_the_jobs_id_hangs_on_the_encoders_content_and_not_on_its_place(tmp_path
     assert "fits 6 codes" in line
 
 
+def test_the_jobs_id_hangs_on_the_dtype_in_use(tmp_path):
+    save_encoder(tmp_path / "encoder")
+
+    def id_of(gpus: int, *fields: str) -> str:
+        return JOB.id(
+            load_recipe(str(ROOT / "configs/tiny.yaml"), [*recipe_of(tmp_path, *fields), f"tokenize.num_gpus={gpus}"])
+        )
+
+    assert id_of(0) == id_of(0, ", dtype: fp32") == id_of(1, ", dtype: fp32")
+    assert id_of(1) == id_of(1, ", dtype: bf16") == id_of(0, ", dtype: bf16")
+    assert id_of(0) != id_of(1)
+
+
 def test_brought_centroids_are_kept_and_nothing_is_fitted(tmp_path):
     import torch
     from safetensors.torch import save_file
