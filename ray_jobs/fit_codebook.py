@@ -82,7 +82,8 @@ def fit_codebook(
 def _load(shares: list[Any], dealt: list[dict[int, Any]], stall_s: float) -> dict[int, int]:
     """Frames of every group, computed by the actors one group after another. Raises StalledError where none is."""
     running = {share.load.remote(group): group for share, groups in zip(shares, dealt, strict=True) for group in groups}
-    total, sizes = len(running), {}
+    total = len(running)
+    sizes: dict[int, int] = {}
     while running:
         done, _ = ray.wait(list(running), timeout=stall_s)
         if not done:

@@ -163,7 +163,7 @@ def _over_chunks(
     """Results in an order that the number of workers has no part in; chunks are computed as Ray tasks, as asked for."""
     drawn = sorted(source.utterances, key=lambda utterance: utterance.id)
     random.Random(source.seed).shuffle(drawn)
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus or None)(function)
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus)(function)
     starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
     running: list[ray.ObjectRef] = []
     passed = PassedOver()

@@ -117,4 +117,4 @@ def test_tasks_that_encode_ask_for_the_gpus_of_tokenization_and_others_for_none(
     source = Source([Utterance("u", "u.wav", 1.0)], "manifest.jsonl", 600.0, 0, 2, 0.5)
     assert fit_utterances.encode_sample(source, "unit", 10) == []
     assert fit_utterances.collect_features(source, None) == ([], [])
-    assert asked == [{"num_cpus": 1, "num_gpus": 0.5}, {"num_cpus": 1, "num_gpus": None}]
+    assert asked == [{"num_cpus": 1, "num_gpus": 0.5}, {"num_cpus": 1, "num_gpus": 0.0}]
