@@ -12,6 +12,7 @@ import soundfile
 import soxr
 
 from data import storage
+from data.audio_end import missing_end
 from data.timing import samples_to_seconds, seconds_to_samples
 
 MAX_DURATION_S = 600.0
@@ -22,6 +23,7 @@ MAX_STREAMED_BYTES = 16 * 2**30  # of a file that is read block by block
 MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 384_000
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3"})
+TOLERATED_SHORT_S, TOLERATED_SHORT_SHARE = 0.1, 0.01  # stated durations are rounded, and encoders pad
 _BLOCK_FRAMES = 1 << 16
 RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
 
@@ -34,6 +36,9 @@ class Source(Protocol):
 
     def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
         """Float32 samples (n, channels) from `start_sample`, `num_samples` of them (None: all). Raises AudioError."""
+
+    def missing_end(self) -> str | None:
+        """What is known to lack at the end, asked after the last block."""
 
 
 class AudioError(ValueError):
@@ -103,7 +108,8 @@ def decode_audio(
 ) -> np.ndarray:
     """Mono float32 samples (N,) at `sample_rate` of encoded audio (wav, flac, ogg, mp3, aiff, m4a, webm, aac).
 
-    Raises AudioError with reason empty, not_audio, bad_rate, bad_channels, too_long, too_large, nan or undecodable.
+    Raises AudioError with reason empty, not_audio, bad_rate, bad_channels, too_long, too_large, nan, undecodable
+    or truncated.
     """
     _check_file_bytes(len(content))
     return _decode(io.BytesIO(content), sample_rate, offset_s, duration_s, max_duration_s)
@@ -224,7 +230,7 @@ def _opened(handle: Any) -> Iterator[Source]:
                 if sound.format not in FORMATS:
                     known = ", ".join(sorted(FORMATS))
                     raise AudioError("not_audio", f"format {sound.format} is not read; give one of {known}")
-                yield _SoundFileSource(sound)
+                yield _SoundFileSource(sound, watched)
     except AudioError:
         watched.check()  # the better reason
         raise
@@ -270,13 +276,28 @@ def _mono_blocks(
         if not np.isfinite(block).all():
             raise AudioError("nan", "the samples hold NaN or infinity")
         yield block
+    if total:
+        _check_end(source, total, wanted)
+
+
+def _check_end(source: Source, total: int, wanted: int | None) -> None:
+    """A recording that is shorter than it should be does not say what its transcript says."""
+    rate = source.rate_hz
+    if wanted is None:
+        detail = source.missing_end()
+        if detail:
+            raise AudioError("truncated", detail)
+    elif wanted - total > seconds_to_samples(TOLERATED_SHORT_S, rate) + wanted * TOLERATED_SHORT_SHARE:
+        asked_s, found_s = samples_to_seconds(wanted, rate), samples_to_seconds(total, rate)
+        raise AudioError("truncated", f"{asked_s:.2f} s are stated, and the sound ends after {found_s:.2f} s")
 
 
 class _SoundFileSource:
     """What libsndfile reads."""
 
-    def __init__(self, sound: soundfile.SoundFile) -> None:
+    def __init__(self, sound: soundfile.SoundFile, handle: "Watched") -> None:
         self.sound = sound
+        self.handle = handle
         self.rate_hz = sound.samplerate
         self.channels = sound.channels
 
@@ -297,6 +318,10 @@ class _SoundFileSource:
                 yield block_NC
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise AudioError("undecodable", str(error)) from error
+
+    def missing_end(self) -> str | None:
+        """What header or closing mark promise and the file lacks. The decoder has read to the end by now."""
+        return missing_end(self.handle)
 
 
 class Watched:

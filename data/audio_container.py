@@ -65,6 +65,10 @@ class _ContainerSource:
         self.rate_hz = int(self._first.sample_rate)
         self.channels = int(self._first.layout.nb_channels)
 
+    def missing_end(self) -> str | None:
+        """Nothing is known: a cut mp4 does not open, and webm promises no length."""
+        return None
+
     def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
         """Float32 samples (n, channels) from `start_sample`."""
         assert self._first is not None

@@ -65,7 +65,7 @@ def test_a_span_is_the_slice_of_the_whole(name: str, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(encoded(burst(), name))
     whole = load_audio(str(path), RATE)
-    for start, end in [(0, 1000), (7, 8), (20000, 31001), (47000, 99000)]:
+    for start, end in [(0, 1000), (7, 8), (20000, 31001), (47000, 48000)]:
         part = load_audio(str(path), RATE, start / RATE, (end - start) / RATE)
         np.testing.assert_array_equal(part, whole[start:end])
     np.testing.assert_array_equal(np.concatenate(list(iter_blocks(str(path), RATE))), whole)

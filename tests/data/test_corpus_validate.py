@@ -84,12 +84,20 @@ def test_what_only_decoding_tells(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_span_past_the_end_is_empty_and_one_across_it_a_warning(tmp_path: Path, deep: bool) -> None:
+def test_a_span_past_the_end_is_empty(tmp_path: Path, deep: bool) -> None:
     tone(tmp_path / "a.wav")
     after = check(utterance("a.wav", offset=1.5), str(tmp_path), deep)
     assert isinstance(after, Problem)
     assert after.reason == "empty"
-    across = check(utterance("a.wav", offset=0.5, duration=2.0), str(tmp_path), deep)
+
+
+def test_a_span_across_the_end_is_a_warning_by_the_header_and_truncated_by_decoding(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav")
+    spoken = utterance("a.wav", offset=0.5, duration=2.0)
+    decoded = check(spoken, str(tmp_path), deep=True)
+    assert isinstance(decoded, Problem)
+    assert decoded.reason == "truncated"
+    across = check(spoken, str(tmp_path), deep=False)
     assert isinstance(across, Facts)
     assert across.duration_s == pytest.approx(0.5)
     assert across.warning

@@ -46,7 +46,11 @@ def write_files(folder: Path) -> dict[str, str]:
     soundfile.write(folder / "cut.flac", SECOND, RATE)
     flac = (folder / "cut.flac").read_bytes()
     (folder / "cut.flac").write_bytes(flac[: len(flac) // 2])
+    wav = wav_bytes(SECOND, RATE)
+    (folder / "cut.wav").write_bytes(wav[: len(wav) // 2])
+    (folder / "lies.wav").write_bytes(wav[:40] + struct.pack("<I", RATE * 2 * 3600) + wav[44:])
     reasons = {name: reason for name, (reason, _) in files.items()}
+    reasons |= {"cut.wav": "truncated", "lies.wav": "truncated"}
     reasons |= {"nan.wav": "nan", "channels.wav": "bad_channels", "silence.flac": "too_long", "gone.wav": "missing"}
     return reasons | {"cut.flac": "undecodable"}
 
@@ -54,12 +58,12 @@ def write_files(folder: Path) -> dict[str, str]:
 def write_manifest_of(folder: Path, reasons: dict[str, str]) -> str:
     good = wav_bytes(SECOND, RATE)
     (folder / "audio/good.wav").write_bytes(good)
-    # It says that an hour follows; the second that does is good audio.
-    (folder / "audio/lies.wav").write_bytes(good[:40] + struct.pack("<I", RATE * 2 * 3600) + good[44:])
+    # A stream whose writer could not say how much follows: what does is good audio.
+    (folder / "audio/stream.wav").write_bytes(good[:40] + struct.pack("<I", 2**32 - 1) + good[44:])
     rows = [{"id": "good", "audio_filepath": "audio/good.wav", "duration": 1.0, "text": "first"}]
     rows += [{"id": name, "audio_filepath": f"audio/{name}"} for name in reasons]
     rows += [
-        {"id": "lies.wav", "audio_filepath": "audio/lies.wav"},
+        {"id": "stream.wav", "audio_filepath": "audio/stream.wav"},
         {"id": "good", "audio_filepath": "audio/good.wav", "text": "second"},
         {"id": "good", "audio_filepath": "audio/good.wav", "text": "third"},
         {"id": "wrong", "audio_filepath": "audio/good.wav", "duration": "long"},
@@ -81,7 +85,7 @@ def test_whatever_is_wrong_is_a_row_with_its_reason_and_the_rest_goes_on(ray_clu
     prepared = RunFolder(str(tmp_path / "prepared"), "x")
     prepare.work(Run(recipe, prepared, {}))
     folder = RunFolder(str(tmp_path / "run"), "x")
-    with pytest.raises(TooManyBadError, match=r"17 of 19 .* 2 duplicate_id"):
+    with pytest.raises(TooManyBadError, match=r"19 of 21 .* 2 duplicate_id"):
         work(Run(recipe, folder, {"prepare": prepared.path, "fit_tokenizer": fitted}))
     found = {row["id"]: row for row in storage.read_jsonl(folder.file("quarantine.jsonl"))}
     assert all(set(row) == {"id", "audio_filepath", "reason", "detail"} and row["detail"] for row in found.values())
@@ -91,7 +95,7 @@ def test_whatever_is_wrong_is_a_row_with_its_reason_and_the_rest_goes_on(ray_clu
     assert sorted(set(got.values()) - set(expected.values())) == ["not_json"]
     assert set(got.values()) <= set(REASONS)
     records = TokenStore.open(folder.path).records
-    assert [(record.id, record.text) for record in records] == [("good", "first"), ("lies.wav", None)]
+    assert [(record.id, record.text) for record in records] == [("good", "first"), ("stream.wav", None)]
     assert records[0].streams["unit"].tolist() == records[1].streams["unit"].tolist()
     summary = storage.read_json(folder.file("summary.json"))
     assert summary["quarantined"] == len(found) == sum(summary["reasons"].values())

@@ -1,0 +1,86 @@
+"""Whether the end of a recording is there: what its header or its closing mark promises, against the bytes at hand.
+
+libsndfile reads a cut WAV, Ogg or MP3 file as a shorter one, without a word; its transcript would then be of more
+than is heard. (FLAC says itself that it is cut.)
+"""
+
+import os
+from typing import Any
+
+_TOLERATED_BYTES = 4096  # hand-made writers count the header among the samples, or forget a last block
+_TOLERATED_MP3_BYTES = 1024  # less than a frame of the highest bit rate
+_UNKNOWN_SIZE = 0x7F000000  # from here on a placeholder of writers that could not go back to fill it in
+_HEAD_BYTES = 1 << 16
+_TAIL_BYTES = 1 << 17  # holds at least one whole page of Ogg, which has at most 65,307 bytes
+_MAX_CHUNKS = 64
+_XING_OFFSETS = (13, 15, 21, 23, 36, 38)  # from the frame: its header, perhaps a checksum, and side information
+
+
+def missing_end(handle: Any) -> str | None:
+    """What is lacking of the WAV, Ogg or MP3 file in a seekable binary `handle`; None where nothing is known to lack.
+
+    Formats without a promise (MP3 without a Xing or Info tag, a WAV stream of unknown length) are taken as whole.
+    """
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(0)
+    head = handle.read(_HEAD_BYTES)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return _missing_samples(handle, size)
+    if head[:4] == b"OggS":
+        return _missing_page(handle, size)
+    return _missing_frames(head, size)
+
+
+def _missing_samples(handle: Any, size: int) -> str | None:
+    """Walk the chunks of a RIFF file to that of the samples."""
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        handle.seek(position)
+        header = handle.read(8)
+        if len(header) < 8:
+            return None
+        stated = int.from_bytes(header[4:], "little")
+        if header[:4] == b"data":
+            known = 0 < stated < _UNKNOWN_SIZE
+            return _compare(stated, size - position - 8, "bytes of samples") if known else None
+        position += 8 + stated + stated % 2
+    return None
+
+
+def _missing_page(handle: Any, size: int) -> str | None:
+    """The last page of an Ogg stream is marked as such, and whole."""
+    start = max(0, size - _TAIL_BYTES)
+    handle.seek(start)
+    tail = handle.read(_TAIL_BYTES)
+    page = tail.rfind(b"OggS\x00")
+    if page < 0:
+        return "no page of the Ogg stream begins near its end"
+    if page + 27 > len(tail) or not tail[page + 5] & 4:
+        return "the Ogg stream has no closing page"
+    lengths = tail[page + 27 : page + 27 + tail[page + 26]]
+    return _compare(27 + len(lengths) + sum(lengths), len(tail) - page, "bytes of the closing page", tolerated=0)
+
+
+def _missing_frames(head: bytes, size: int) -> str | None:
+    """An MP3 encoder writes how many bytes it made into a Xing or Info tag of the first frame."""
+    places = [place for place in (head.find(b"Xing"), head.find(b"Info")) if place >= 0]
+    if not places:
+        return None
+    tag = min(places)
+    frame = next((tag - n for n in _XING_OFFSETS if head[max(0, tag - n) : tag][:2] >= b"\xff\xe0"), -1)
+    flags = int.from_bytes(head[tag + 4 : tag + 8], "big")
+    if frame < 0 or not flags & 2:
+        return None
+    field = tag + 8 + (4 if flags & 1 else 0)
+    return _compare(
+        int.from_bytes(head[field : field + 4], "big"),
+        size - frame,
+        "bytes of MP3 frames",
+        tolerated=_TOLERATED_MP3_BYTES,
+    )
+
+
+def _compare(stated: int, there: int, what: str, tolerated: int = _TOLERATED_BYTES) -> str | None:
+    if stated - there <= tolerated:
+        return None
+    return f"the header states {stated} {what}, {max(0, there)} are there"
