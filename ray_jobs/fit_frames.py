@@ -6,6 +6,7 @@ Shapes: N = frames, D = features.
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import ray
@@ -77,7 +78,7 @@ def frames_of_chunk(
     features, words, passed = [], [], PassedOver()
     for utterance, wave_N in usable_waves(manifest_path, chunk, config.sample_rate, max_duration_s, passed):
         features.append(features_of(config, wave_N))
-        words.append(words_of_frames(utterance, len(features[-1]), config.frame_rate_hz))
+        words.append(labels_of_frames(utterance.words or (), len(features[-1]), config.frame_rate_hz))
     if not features:
         return np.zeros((0, 0), np.float32), np.zeros(0, str), passed
     return np.concatenate(features), np.concatenate(words), passed
@@ -88,10 +89,10 @@ def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, f
     return {f"word_{key}": value for key, value in label_agreement(units_N, words_N).items()}
 
 
-def words_of_frames(utterance: Utterance, num_frames: int, frame_rate_hz: float) -> np.ndarray:
-    """The word (T,) that each frame of an utterance lies in, NO_LABEL between them."""
-    words = np.full(num_frames, NO_LABEL, dtype="U32")
-    for word, start_s, end_s in utterance.words or ():
-        start, end = frame_span(start_s, end_s, frame_rate_hz, num_frames)
-        words[start:end] = word
-    return words
+def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate_hz: float) -> np.ndarray:
+    """The label (T,) of every frame, by spans (label, start_s, end_s); NO_LABEL where there is none."""
+    labels = np.full(num_frames, NO_LABEL, dtype="U32")
+    for label, start_s, end_s in spans:
+        start, end = frame_span(float(start_s), float(end_s), frame_rate_hz, num_frames)
+        labels[start:end] = label
+    return labels

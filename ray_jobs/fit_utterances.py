@@ -19,10 +19,10 @@ import ray
 from data.errors import InputError
 from data.manifest import Utterance
 from data.quarantine import PassedOver
-from data.timing import frame_span
 from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_class
-from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
+from model.audio_tokenizers.code_quality import label_agreement
 from model.config import UtterancesConfig
+from ray_jobs.fit_frames import labels_of_frames
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_plan import usable_waves
 
@@ -146,15 +146,6 @@ def _is_span(span: Any) -> bool:
         case [str(), int() | float() as start_s, int() | float() as end_s]:
             return 0 <= start_s <= end_s < math.inf
     return False
-
-
-def labels_of_frames(spans: Sequence[Sequence[Any]], num_frames: int, frame_rate_hz: float) -> np.ndarray:
-    """The label (T,) of every frame, by spans (label, start_s, end_s); NO_LABEL where there is none."""
-    labels = np.full(num_frames, NO_LABEL, dtype="U32")
-    for label, start_s, end_s in spans:
-        start, end = frame_span(float(start_s), float(end_s), frame_rate_hz, num_frames)
-        labels[start:end] = label
-    return labels
 
 
 def _over_chunks(

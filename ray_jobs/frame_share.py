@@ -17,7 +17,7 @@ from data.timing import round_half_up
 from model.audio_tokenizers.base import load_audio_tokenizer
 from model.audio_tokenizers.shared_kmeans import Part
 from model.config import SslUnits
-from ray_jobs.fit_frames import words_of_frames
+from ray_jobs.fit_frames import labels_of_frames
 from ray_jobs.tokenize_plan import usable_waves
 
 GROUP_UTTERANCES = 32
@@ -117,7 +117,9 @@ class FrameShare:
             for (utterance, _), features_TD in zip(batch, computed, strict=True):
                 rows = sampled_rows(self.seed, utterance.id, len(features_TD), self.config.frame_share)
                 features.append(features_TD[rows])
-                words.append(words_of_frames(utterance, len(features_TD), self._loaded().frame_rate_hz)[rows])
+                words.append(
+                    labels_of_frames(utterance.words or (), len(features_TD), self._loaded().frame_rate_hz)[rows]
+                )
         self._features[group] = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
         self._words[group] = np.concatenate(words) if words else np.zeros(0, str)
 

@@ -10,6 +10,7 @@ from data.config import BuiltinCorpus
 from data.corpus.brought import bring, content_fields, content_id
 from data.corpus.builtin import make_music, make_speech
 from data.corpus.summary import plan_brought, plan_builtin, summarize
+from data.errors import InputError
 from data.frozen import result_fields
 from data.manifest import write_manifest
 from ray_jobs.job import Job, Run
@@ -36,6 +37,8 @@ def work(run: Run) -> None:
             storage.write_jsonl(folder.file("unaligned.jsonl"), stepped.unaligned)
     write_manifest(folder.file("manifest.jsonl"), utterances)
     storage.write_jsonl(folder.file("quarantine.jsonl"), quarantine)
+    if not utterances:
+        raise InputError(f"nothing of the corpus can be used: {folder.file('quarantine.jsonl')} has the reasons")
     summary = summarize(utterances, len(quarantine))
     storage.write_json(folder.file("summary.json"), summary)
     storage.delete(folder.file("parts"))

@@ -14,8 +14,9 @@ from data.quarantine import PassedOver
 from data.run_folder import RunFolder
 from model.audio_tokenizers.base import compression_of, load_audio_tokenizer, stream_info, tokenizer_id
 from ray_jobs import fit_utterances
+from ray_jobs.fit_frames import labels_of_frames
 from ray_jobs.fit_tokenizer import work
-from ray_jobs.fit_utterances import Source, codes_of_chunk, features_of_chunk, labels_of_frames, phone_spans
+from ray_jobs.fit_utterances import Source, codes_of_chunk, features_of_chunk, phone_spans
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
 

@@ -10,6 +10,7 @@ import yaml
 from data.audio import load_audio, write_wav
 from data.manifest import read_manifest, resolve_audio
 from ray_jobs import prepare, tokenize_speech, train
+from ray_jobs.prepare_part import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -163,3 +164,18 @@ def test_a_folder_that_is_no_such_corpus_exits_2(tmp_path: Path) -> None:
     assert prepare.main([path]) == 2
     assert prepare.main([path, "--dry-run"]) == 2
     assert prepare.main([path, f"corpus.path={tmp_path}/nowhere"]) == 2
+
+
+def test_a_corpus_of_which_the_steps_leave_nothing_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_wav(str(tmp_path / "a.wav"), np.zeros(1600, np.float32), 16000)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"id": "a", "audio_filepath": "a.wav", "text": "no"}) + "\n")
+    corpus = {"kind": "manifest", "manifest": str(tmp_path / "m.jsonl"), "segmentation": {"kind": "vad"}}
+    quarantined = [{"id": "a", "audio_filepath": "a.wav", "reason": "no_speech", "detail": "none"}]
+    monkeypatch.setattr(prepare, "run_steps", lambda *_: Outcome([], quarantined, []))
+    recipe = str(ROOT / "configs/tiny.yaml")
+    assert prepare.main([recipe, f"runs_dir={tmp_path}/runs", f"corpus={json.dumps(corpus)}"]) == 2
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "no_speech" in (folder / "quarantine.jsonl").read_text()
+    assert not (folder / "_SUCCESS").exists()
