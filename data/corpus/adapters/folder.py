@@ -81,6 +81,13 @@ class FolderAdapter:
         if not matches(self.folder, self.signs):
             raise self.unlike(self.signs)
 
+    def parts(self) -> list[str]:
+        """The folders that config.parts asks for, or all. Raises InputError for one that is not there."""
+        missing = [part for part in self.config.parts if not (self.folder / part).is_dir()]
+        if missing:
+            raise self.unlike([f"{part}/" for part in missing])
+        return list(self.config.parts) or [path.name for path in subfolders(self.folder)]
+
     def unlike(self, looked_for: Iterable[str]) -> InputError:
         """The refusal of a folder that does not look like the corpus."""
         found = sorted(path.name + "/" * path.is_dir() for path in _children(self.folder))

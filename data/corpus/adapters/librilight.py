@@ -10,7 +10,7 @@ from typing import Any
 
 from data import storage
 from data.corpus.adapters.base import Bad, Found
-from data.corpus.adapters.folder import FolderAdapter, subfolders
+from data.corpus.adapters.folder import FolderAdapter
 
 
 class LibriLightAdapter(FolderAdapter):
@@ -29,10 +29,7 @@ class LibriLightAdapter(FolderAdapter):
     def rows(self) -> Iterator[Found | Bad]:
         """One row per stretch of speech, or per recording."""
         self.check_layout()
-        missing = [part for part in self.config.parts if not (self.folder / part).is_dir()]
-        if missing:
-            raise self.unlike([f"{part}/" for part in missing])
-        for part in self.config.parts or [path.name for path in subfolders(self.folder)]:
+        for part in self.parts():
             for path in sorted((self.folder / part).rglob("*.flac")):
                 yield from self._recording(part, path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.corpus.adapters.base import Bad, Found, split_of
-from data.corpus.adapters.folder import FolderAdapter, read_lines, subfolders
+from data.corpus.adapters.folder import FolderAdapter, read_lines
 from data.corpus.adapters.supervisions import supervision_row
 
 
@@ -28,10 +28,7 @@ class LibriSpeechAdapter(FolderAdapter):
     def rows(self) -> Iterator[Found | Bad]:
         """One row per line of the transcripts."""
         self.check_layout()
-        missing = [part for part in self.config.parts if not (self.folder / part).is_dir()]
-        if missing:
-            raise self.unlike([f"{part}/" for part in missing])
-        for part in self.config.parts or [path.name for path in subfolders(self.folder)]:
+        for part in self.parts():
             for transcript in sorted((self.folder / part).rglob("*.trans.txt")):
                 yield from self._chapter(part, transcript)
 
