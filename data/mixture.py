@@ -18,7 +18,7 @@ from data.errors import InputError
 
 
 class PhaseMixture(Protocol):
-    """The part of a training phase that the token stream reads (model.config.PhaseConfig has it)."""
+    """The part of a training phase that the token stream reads (model.train_config.PhaseConfig has it)."""
 
     @property
     def name(self) -> str: ...

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
-from model.config import PhaseConfig, TrainConfig
 from model.ops import use_environment_ops
+from model.train_config import PhaseConfig, TrainConfig
 from model.train_step import StepLoss, TensorBatch, target_weight
 
 

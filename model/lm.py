@@ -10,8 +10,9 @@ import torch
 from data import storage
 from data.errors import InputError
 from data.vocabulary import TEXT_BLOCK, Vocabulary
-from model.config import LanguageModelConfig, LoraConfig
+from model.config import LanguageModelConfig
 from model.extension import extend_embeddings
+from model.train_config import LoraConfig
 
 ATTENTION = "sdpa"
 

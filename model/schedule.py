@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data.errors import InputError
-from model.config import PhaseConfig, TrainConfig
+from model.train_config import PhaseConfig, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from data.config import CorpusConfig, GrammarConfig, TextConfig, TokenizeConfig
 from data.errors import InputError
 from data.frozen import Frozen, placement
 from eval.config import EvalConfig, JudgesConfig
-from model.config import AudioTokenizerConfig, LanguageModelConfig, TrainConfig, VocoderConfig, loses_durations
+from model.config import AudioTokenizerConfig, LanguageModelConfig, VocoderConfig, loses_durations
+from model.train_config import TrainConfig
 from ray_jobs.config import TuneConfig
 from serve.config import ServeConfig
 

@@ -15,11 +15,11 @@ from data.store import Record, TokenStore
 from data.stream import TokenStream
 from data.vocabulary import Vocabulary, build_vocabulary
 from model.checkpoint import assemble_weights, read_manifest
-from model.config import PhaseConfig
 from model.export import INFO_FILE, export_model, load_text_tokenizer, read_info
 from model.lm import add_lora, build_language_model
 from model.model_card import ModelCard
 from model.schedule import PhasePlan, plan_phases, replace_weights
+from model.train_config import PhaseConfig
 from ray_jobs.recipe import Recipe
 
 SPEAKER_SLOT = "{speaker}"

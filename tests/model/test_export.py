@@ -12,10 +12,11 @@ from data.errors import InputError
 from data.store import Record, StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer, encode_text
 from data.vocabulary import Vocabulary, build_vocabulary
-from model.config import LanguageModelConfig, LoraConfig
+from model.config import LanguageModelConfig
 from model.export import export_model, load_model_folder
 from model.lm import add_lora, build_language_model
 from model.model_card import ModelCard
+from model.train_config import LoraConfig
 
 STREAMS = {"unit": StreamInfo(25.0, 1, 20, "u"), "music": StreamInfo(25.0, 2, 8, "m")}
 GRAMMAR = GrammarConfig(

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from data.errors import InputError
-from model.config import LanguageModelConfig, LoraConfig
+from model.config import LanguageModelConfig
 from model.lm import add_lora, build_language_model, count_parameters, merge_lora
+from model.train_config import LoraConfig
 from tests.model.tiny_training import VOCABULARY, tiny_model
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from model.config import PhaseConfig, TrainConfig
 from model.schedule import learning_rate, plan_phases, replace_weights, split_steps
+from model.train_config import PhaseConfig, TrainConfig
 
 
 def _phase(name: str, fraction: float, **fields: object) -> PhaseConfig:

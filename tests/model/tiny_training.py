@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from data.vocabulary import Block, Vocabulary
-from model.config import LanguageModelConfig, LoraConfig, PhaseConfig, TrainConfig
+from model.config import LanguageModelConfig
 from model.lm import add_lora, build_language_model
+from model.train_config import LoraConfig, PhaseConfig, TrainConfig
 from model.train_step import IGNORED, TensorBatch
 
 VOCABULARY = Vocabulary(
