@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
+from model.deepspeed_config import deepspeed_config
 from model.ops import use_environment_ops
 from model.train_config import PhaseConfig, TrainConfig
 from model.train_step import StepLoss, TensorBatch, target_weight
@@ -25,12 +26,6 @@ class StepResult:
     tokens: int
 
 
-def padded_rows(global_rows: int, micro_rows: int, world_size: int) -> int:
-    """Rows of a step when every worker gets the same whole number of micro-batches; the added rows are empty."""
-    per_round = micro_rows * world_size
-    return -(-global_rows // per_round) * per_round
-
-
 def resolve_dtype(dtype: str) -> str:
     """`auto` as "bf16" where the device computes it fast (CUDA; AVX512-BF16 or AMX on CPU), else as "fp32"."""
     if dtype != "auto":
@@ -39,20 +34,6 @@ def resolve_dtype(dtype: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     features = torch.cpu.get_capabilities()
     return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
-
-
-def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed JSON of a run. Accumulation follows from the batch sizes, so it fits any number of workers."""
-    config: dict[str, Any] = {
-        "train_batch_size": padded_rows(train.global_batch_rows, train.micro_batch_rows, world_size),
-        "train_micro_batch_size_per_gpu": train.micro_batch_rows,
-        "steps_per_print": 2**31,
-        "wall_clock_breakdown": False,
-        "zero_optimization": {"stage": train.zero_stage, "overlap_comm": False},
-    }
-    if train.zero_stage:
-        config["gradient_clipping"] = train.clip_grad_norm  # at stage 0 `run_step` clips, to learn the norm
-    return config
 
 
 def build_optimizer(model: torch.nn.Module, train: TrainConfig) -> torch.optim.Optimizer:

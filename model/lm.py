@@ -74,7 +74,10 @@ def load_language_model(path: str) -> Any:
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
-    """`model` with low-rank adapters (Hu et al. 2021), the only weights that still train."""
+    """`model` with low-rank adapters (Hu et al. 2021), the only weights that still train.
+
+    Raises InputError when the targets fit no module.
+    """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
@@ -82,7 +85,9 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.targets),
+        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+        exclude_modules=list(config.exclude) or None,
+        layers_to_transform=list(config.layers) if config.layers is not None else None,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -90,7 +95,7 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
         try:
             return get_peft_model(model, adapters)
         except ValueError as error:
-            raise InputError(f"lora.targets={list(config.targets)} do not fit the model: {error}") from None
+            raise InputError(f"lora.targets={config.targets!r} do not fit the model: {error}") from None
 
 
 def merge_lora(model: Any) -> Any:

@@ -1,6 +1,7 @@
 """How the steps of a run are split over its phases, and the learning rate of each step: pure functions."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,16 +70,21 @@ def split_steps(total: int, fractions: Sequence[float]) -> list[int]:
 def learning_rate(phase: PhaseConfig, steps: int, step: int) -> float:
     """Learning rate of step `step` (0-based) of a phase of `steps` steps.
 
-    Linear warm-up over `warmup_steps`, then constant, then over the last `decay_fraction` of the phase linear down to
-    `min_lr_ratio` of the peak. Warm-up takes at most half of a short phase.
+    Linear warm-up over `warmup_steps` (or `warmup_ratio` of the phase), at most half of a short phase. Then by
+    `schedule`, down to `min_lr_ratio` of the peak at the last step: `wsd` (Hu et al. 2024) constant until the last
+    `decay_fraction` of the phase, which is linear; `linear` and `cosine` (Loshchilov & Hutter 2017) over all that
+    follows the warm-up; `constant` stays at the peak.
     """
-    warmup = min(phase.warmup_steps, steps // 2)
+    wanted = phase.warmup_steps if phase.warmup_ratio is None else round(phase.warmup_ratio * steps)
+    warmup = min(wanted, steps // 2)
     if step < warmup:
         return phase.lr * (step + 1) / warmup
-    decay_steps = phase.decay_fraction * steps
-    left = steps - step - 1
-    if decay_steps < 1 or left >= decay_steps:
+    decay_steps = phase.decay_fraction * steps if phase.schedule == "wsd" else steps - warmup
+    left: float = steps - step - 1
+    if phase.schedule == "constant" or decay_steps < 1 or left >= decay_steps:
         return phase.lr
+    if phase.schedule == "cosine":
+        left = (1 - math.cos(math.pi * left / decay_steps)) / 2 * decay_steps
     return phase.lr * (phase.min_lr_ratio + (1 - phase.min_lr_ratio) * left / decay_steps)
 
 

@@ -1,21 +1,29 @@
 """Configuration of training: the phases, the optimizer, and how the work lies on the workers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from data.frozen import Frozen, placement
+from model.deepspeed_config import check_extra
+
+Offload = Literal["none", "cpu", "nvme"]
 
 
 class LoraConfig(Frozen):
-    """Low-rank adapters (Hu et al. 2021) through peft, merged into the model on export."""
+    """Low-rank adapters (Hu et al. 2021) through peft."""
 
     r: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
+    targets: tuple[str, ...] | str = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="names of the adapted modules",
+        description="names of the adapted modules, a regular expression of whole names, or all-linear",
+    )
+    exclude: tuple[str, ...] = Field((), description="names of modules left out of the targets")
+    layers: tuple[int, ...] | None = Field(None, description="layers adapted, from 0; null: all")
+    export: Literal["merged", "adapter"] = Field(
+        "merged", description="merged: the model folder is a plain model; adapter: the adapters beside their base"
     )
 
 
@@ -27,8 +35,12 @@ class PhaseConfig(Frozen):
     weights: dict[str, float] = Field(description="mixture group -> share of the tokens; they sum to 1")
     objective: Literal["lm"] = "lm"
     lr: float = Field(2e-3, gt=0)
+    schedule: Literal["wsd", "cosine", "linear", "constant"] = Field(
+        "wsd", description="after the warm-up: constant then linear decay, half a cosine, linear decay, or constant"
+    )
     warmup_steps: int = Field(30, ge=0)
-    decay_fraction: float = Field(0.5, ge=0, le=1, description="final share of the phase with linear decay")
+    warmup_ratio: float | None = Field(None, ge=0, le=0.5, description="warm-up as a share of the phase, not in steps")
+    decay_fraction: float = Field(0.5, ge=0, le=1, description="wsd: final share of the phase with linear decay")
     min_lr_ratio: float = Field(0.03, ge=0, le=1, description="lr at the end of the phase / lr")
     loss_weights: dict[str, float] = Field({}, description="task -> weight of its target tokens (default 1)")
     crop_probability: float = Field(
@@ -41,7 +53,23 @@ class PhaseConfig(Frozen):
         0.5, ge=0, le=1, description="share of the phase's steps after which cropping ends"
     )
     lora: LoraConfig | None = None
+    trainable: Literal["all", "new_rows", "embeddings", "lora"] | tuple[str, ...] | None = Field(
+        None,
+        description="what trains beside the adapters: all, new_rows (embedding rows after the text tokenizer's), "
+        "embeddings, lora (nothing else), or regular expressions found in weights' names; null: lora where the phase "
+        "has adapters, else all",
+    )
     mixture_target: bool = Field(False, description="whether mixture=PATH replaces this phase's weights")
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> "PhaseConfig":
+        if self.trainable == "lora" and self.lora is None:
+            raise ValueError(f"phase {self.name!r} has trainable: lora and no adapters: give it a lora section")
+        if self.trainable == "all" and self.lora is not None:
+            raise ValueError(f"phase {self.name!r} has adapters and trainable: all: leave one of them out")
+        if self.warmup_ratio is not None and "warmup_steps" in self.model_fields_set:
+            raise ValueError(f"phase {self.name!r} has both warmup_steps and warmup_ratio: give one of them")
+        return self
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> "PhaseConfig":
@@ -61,18 +89,58 @@ class TrainConfig(Frozen):
     sequence_length: int = Field(512, ge=16, description="tokens of one packed row")
     global_batch_rows: int = Field(8, ge=1, description="packed rows of one step over all workers")
     micro_batch_rows: int = placement(2, "rows of one forward pass on one worker", ge=1)
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: for the matrices of the layers; embeddings, heads and norms keep AdamW"
+    )
+    muon_momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.05, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     clip_grad_norm: float = Field(1.0, gt=0)
-    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the device computes it fast")
+    z_loss: float = Field(0.0, ge=0, description="weight of the squared log partition function (1e-4 is usual)")
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the device computes it fast; fp16 needs GPUs"
+    )
     zero_stage: int = Field(2, ge=0, le=3, description="DeepSpeed ZeRO stage")
+    offload_optimizer: Offload = placement("none", "where the optimizer's state lies (zero_stage 1 to 3)")
+    offload_parameters: Offload = placement("none", "where the weights lie between uses (zero_stage 3)")
+    offload_path: str | None = placement(None, "local folder on NVMe for what is offloaded there (untested)")
+    activation_checkpointing: bool = placement(False, "compute activations again in the backward pass, to keep fewer")
+    compile: bool = placement(False, "torch.compile of the layers; pays for itself after minutes")
+    attention: Literal["auto", "packed", "varlen", "flex", "sdpa", "eager"] = placement(
+        "auto", "how packed documents attend: auto: varlen (FlashAttention) on GPUs that have it, else packed"
+    )
+    cross_entropy: Literal["auto", "whole", "chunked", "liger"] = placement(
+        "auto", "auto: whole logits while they are small; beyond, liger on GPUs that have it, else chunked"
+    )
+    deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed configuration, passed through")
     num_workers: int = placement(2, "training processes", ge=1)
     save_every: int = placement(200, "steps between checkpoints", ge=1)
     keep_checkpoints: int = placement(2, "checkpoints kept", ge=1)
     max_failures: int = placement(3, "worker failures survived before the job fails", ge=0)
     num_cpus: float = placement(1.0, "CPUs of one worker", ge=0)
     num_gpus: float = placement(0.0, "GPUs of one worker", ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        stage = self.zero_stage
+        if self.optimizer == "muon" and stage:
+            raise ValueError(f"train.optimizer muon needs whole matrices: set train.zero_stage=0 (it is {stage})")
+        if self.dtype == "fp16" and not (self.num_gpus and stage):
+            raise ValueError(
+                "train.dtype fp16 needs train.num_gpus above 0 and train.zero_stage 1 to 3: use bf16 or fp32"
+            )
+        if self.offload_optimizer != "none" and not stage:
+            raise ValueError("train.offload_optimizer needs train.zero_stage 1 to 3: it is 0")
+        if self.offload_parameters != "none" and stage != 3:
+            raise ValueError(f"train.offload_parameters needs train.zero_stage=3: it is {stage}")
+        if "nvme" in (self.offload_optimizer, self.offload_parameters):
+            if stage != 3 or self.offload_path is None:
+                raise ValueError("offloading to nvme needs train.zero_stage=3 and train.offload_path (a local folder)")
+        elif self.offload_path is not None:
+            raise ValueError("train.offload_path is for nvme: set train.offload_optimizer=nvme, or leave it out")
+        check_extra(self.deepspeed)
+        return self
 
     @model_validator(mode="after")
     def _fractions_sum_to_one(self) -> "TrainConfig":

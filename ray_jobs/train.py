@@ -8,7 +8,8 @@ from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
 from model.checkpoint import complete_checkpoints
-from model.engine import deepspeed_config, estimate_bytes, resolve_dtype
+from model.deepspeed_config import deepspeed_config
+from model.engine import estimate_bytes, resolve_dtype
 from model.schedule import PhasePlan
 from ray_jobs import fit_tokenizer, tokenize_speech
 from ray_jobs.job import Job, Run

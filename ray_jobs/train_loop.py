@@ -22,7 +22,8 @@ from model.checkpoint import (
     save_checkpoint,
     step_name,
 )
-from model.engine import StepResult, padded_rows, resolve_dtype, run_step, start_engine
+from model.deepspeed_config import padded_rows
+from model.engine import StepResult, resolve_dtype, run_step, start_engine
 from model.export import INFO_FILE
 from model.schedule import PhasePlan, learning_rate
 from model.train_step import to_tensors

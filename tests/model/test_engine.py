@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.errors import InputError
-from model.engine import deepspeed_config, estimate_bytes, padded_rows, resolve_dtype, run_step, start_engine
+from model.engine import estimate_bytes, resolve_dtype, run_step, start_engine
 from tests.model.process_group import run_group
 from tests.model.tiny_training import VOCABULARY, global_batch, share, tiny_model, train_config
 
@@ -48,11 +48,6 @@ def test_every_zero_stage_computes_the_same_steps(zero_stage: int, world_size: i
 
 def test_a_step_without_targets_is_refused() -> None:
     run_group(1, _refused_step)
-
-
-def test_rows_are_padded_to_whole_rounds_of_micro_batches() -> None:
-    assert [padded_rows(6, 3, workers) for workers in (1, 2, 3)] == [6, 6, 9]
-    assert deepspeed_config(train_config(2, micro_batch_rows=4), 2)["train_batch_size"] == 8
 
 
 def test_dtype_auto_names_a_real_dtype_and_a_given_one_is_kept() -> None:

@@ -1,6 +1,7 @@
 """Making, extending and adapting language models."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,3 +46,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         build_language_model(LanguageModelConfig(path=str(tmp_path)), VOCABULARY)
     with pytest.raises(InputError, match="do not fit the model"):
         add_lora(tiny_model(), LoraConfig(targets=("nowhere",)), 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "adapted", "spared"),
+    [
+        ({"targets": "all-linear"}, "down_proj", "lm_head"),
+        ({"targets": r".*layers\.1\.self_attn\.[qk]_proj"}, "layers.1.self_attn.q_proj", "layers.0"),
+        ({"layers": (0,), "exclude": ("q_proj",)}, "layers.0.self_attn.k_proj", "q_proj"),
+    ],
+)
+def test_adapters_take_any_target_set_of_peft(fields: dict[str, Any], adapted: str, spared: str) -> None:
+    model = add_lora(tiny_model(), LoraConfig(r=2, alpha=4, **fields), 1)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any(adapted in name for name in names)
+    assert not any(spared in name for name in names)

@@ -79,3 +79,27 @@ def test_a_mixture_that_does_not_fit_is_refused() -> None:
         replace_weights(phases, {"asr": -1.0, "tts": 2.0})
     with pytest.raises(InputError, match="mixture_target"):
         replace_weights(phases[:1], {"asr": 1.0})
+
+
+def _curve(steps: int = 100, **fields: object) -> list[float]:
+    return [learning_rate(_phase("x", 1.0, lr=1.0, **fields), steps, step) for step in range(steps)]
+
+
+def test_each_schedule_has_its_shape_after_the_same_warm_up() -> None:
+    wsd, cosine, linear, constant = (
+        _curve(schedule=name, warmup_steps=10, decay_fraction=0.2, min_lr_ratio=0.1)
+        for name in ("wsd", "cosine", "linear", "constant")
+    )
+    for curve in (wsd, cosine, linear, constant):
+        assert curve[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert wsd[10:80] == [1.0] * 70
+    assert constant[10:] == [1.0] * 90
+    assert (wsd[-1], cosine[-1], linear[-1]) == pytest.approx((0.1, 0.1, 0.1))
+    assert (linear[54], cosine[54]) == pytest.approx((0.55, 0.55))  # half of the 90 steps are left
+    assert cosine[20] > linear[20]
+    assert cosine[90] < linear[90]
+    assert linear == sorted(linear[:10]) + sorted(linear[10:], reverse=True)
+
+
+def test_a_warm_up_as_a_share_follows_the_phase() -> None:
+    assert _curve(200, warmup_ratio=0.05) == _curve(200, warmup_steps=10)
