@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data.corpus.config import BroughtCorpusConfig
+from data.corpus.config import BroughtCorpusConfig, SeveralCorpora
 from data.frozen import Frozen, placement
 from data.sequence_formats import FormatConfig
 
@@ -54,7 +54,7 @@ class BuiltinCorpus(Frozen):
     num_workers: int = placement(2, "processes that synthesise at the same time", ge=1)
 
 
-CorpusConfig = Annotated[BuiltinCorpus | BroughtCorpusConfig, Field(discriminator="kind")]
+CorpusConfig = Annotated[BuiltinCorpus | BroughtCorpusConfig | SeveralCorpora, Field(discriminator="kind")]
 
 
 class TextConfig(Frozen):

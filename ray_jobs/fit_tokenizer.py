@@ -33,6 +33,7 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_shard import kind_of_stream
+from ray_jobs.weights import weight_lines, weight_paths
 
 log = logging.getLogger("antiphon")
 
@@ -176,6 +177,14 @@ def _is_text_folder(recipe: Recipe) -> bool:
     return recipe.text.path is not None and storage.exists(recipe.text.path)
 
 
+def inspect(recipe: Recipe) -> list[str]:
+    """Where weights and the text tokenizer come from."""
+    named = weight_paths("text", recipe.text)
+    for name, config in recipe.tokenizers.items():
+        named |= weight_paths(f"tokenizers.{name}", config)
+    return weight_lines(named)
+
+
 def plan(recipe: Recipe) -> list[str]:
     """What is fitted, on how many frames, and what is brought."""
     return [_plan_line(name, config) for name, config in recipe.tokenizers.items()]
@@ -202,6 +211,7 @@ JOB = Job(
     upstream=lambda recipe: [prepare.JOB],
     raw_inputs=raw_inputs,
     plan=plan,
+    inspect=inspect,
 )
 
 

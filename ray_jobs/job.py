@@ -171,7 +171,7 @@ def check_submitted_paths(recipe: Recipe) -> None:
         return
     paths = {
         "runs_dir": recipe.runs_dir,
-        **{f"corpus.{name}": getattr(recipe.corpus, name, None) for name in ("manifest", "path")},
+        **_corpus_paths("corpus", recipe.corpus),
         **{name: getattr(recipe, name) for name in ("model", "mixture", "checkpoint")},
     }
     for key, path in paths.items():
@@ -182,6 +182,14 @@ def check_submitted_paths(recipe: Recipe) -> None:
             )
 
 
+def _corpus_paths(key: str, corpus: Any) -> dict[str, str | None]:
+    """Where a corpus lies, or each of several, by key of the recipe."""
+    found = {f"{key}.{name}": getattr(corpus, name, None) for name in ("manifest", "path")}
+    for name, one in getattr(corpus, "corpora", {}).items():
+        found |= _corpus_paths(f"{key}.corpora.{name}", one)
+    return found
+
+
 def configure_logging() -> None:
     """Progress and logs go to stderr; stdout is for results."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -190,9 +198,25 @@ def configure_logging() -> None:
 
 
 def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
-    """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines."""
+    """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines.
+
+    Where something that was to be brought is missing, the lines that do without it, then its InputError.
+    """
+    missing: InputError | None = None
+    try:
+        lines = _folder_lines(command, recipe)
+    except InputError as error:
+        lines, missing = [], error
+    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    print("\n".join([resolved, *lines, *command.plan(recipe)]), file=out)
+    if missing is not None:
+        raise missing
+
+
+def _folder_lines(command: Command, recipe: Recipe) -> list[str]:
+    """What is read and written, and what there is to say of what was brought."""
     above = recipe.without_arguments()
-    lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)]
+    lines = []
     for needed in command.upstream(recipe):
         found = needed.folder(above)
         lines.append(f"reads   {found.path}{'' if found.done else '  (will be made first)'}")
@@ -201,7 +225,7 @@ def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
         lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
     for needed in _needed_by(command, recipe):
         lines += needed.inspect(above)
-    print("\n".join([*lines, *command.plan(recipe)]), file=out)
+    return lines
 
 
 def _needed_by(command: Command, recipe: Recipe) -> list[Job]:

@@ -3,20 +3,25 @@
 import logging
 import sys
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from data import storage
 from data.config import BuiltinCorpus
-from data.corpus.brought import bring, content_fields, content_id
+from data.corpus.brought import bring, content_fields, content_id, corpora_of, of_each
 from data.corpus.builtin import make_music, make_speech
+from data.corpus.config import BroughtCorpus, SeveralCorpora
 from data.corpus.summary import plan_brought, plan_builtin, summarize
 from data.errors import InputError
 from data.frozen import result_fields
 from data.manifest import write_manifest
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
+from ray_jobs.prepare_part import Outcome
 from ray_jobs.prepare_steps import STEPS, has_steps, run_steps, step_fields
 from ray_jobs.recipe import Recipe
+from ray_jobs.weights import weight_lines, weight_paths
 
 log = logging.getLogger("antiphon")
 
@@ -29,12 +34,10 @@ def work(run: Run) -> None:
         utterances = make_speech(corpus, run.recipe.seed, folder.path)
         utterances += make_music(corpus, run.recipe.seed, folder.path)
     else:
-        brought = bring(corpus, folder.path)
+        brought = _bring_all(corpora_of(corpus), folder.path)
         utterances, quarantine = brought.utterances, brought.quarantine
-        if has_steps(corpus):
-            stepped = run_steps(corpus, utterances, folder.path)
-            utterances, quarantine = stepped.utterances, [*quarantine, *stepped.quarantine]
-            storage.write_jsonl(folder.file("unaligned.jsonl"), stepped.unaligned)
+        if any(map(has_steps, corpora_of(corpus).values())):
+            storage.write_jsonl(folder.file("unaligned.jsonl"), brought.unaligned)
     write_manifest(folder.file("manifest.jsonl"), utterances)
     storage.write_jsonl(folder.file("quarantine.jsonl"), quarantine)
     if not utterances:
@@ -53,23 +56,42 @@ def work(run: Run) -> None:
     )
 
 
+def _bring_all(corpora: dict[str, BroughtCorpus], folder: str) -> Outcome:
+    """What the corpora hold, one after the other, after the steps of each."""
+    whole, taken = Outcome(), dict[str, int]()
+    for name, corpus in corpora.items():
+        found = bring(corpus, folder, taken)
+        outcome = run_steps(corpus, found.utterances, folder, name) if has_steps(corpus) else Outcome(found.utterances)
+        if name:
+            outcome.utterances = [replace(u, extra={"corpus": name, **u.extra}) for u in outcome.utterances]
+        whole.quarantine += found.quarantine
+        whole.add(outcome)
+    return whole
+
+
 def fields(recipe: Recipe) -> dict[str, Any]:
     """What changes the result. A brought corpus enters by its content (`raw_inputs`), not by its path."""
-    if isinstance(recipe.corpus, BuiltinCorpus):
-        return {"corpus": result_fields(recipe.corpus), "seed": recipe.seed}
-    return {"corpus": {**content_fields(recipe.corpus), **step_fields(recipe.corpus)}}
+    corpus = recipe.corpus
+    if isinstance(corpus, BuiltinCorpus):
+        return {"corpus": result_fields(corpus), "seed": recipe.seed}
+    known = {name: {**content_fields(one), **step_fields(one)} for name, one in corpora_of(corpus).items()}
+    return {"corpus": {"kind": corpus.kind, "corpora": known} if isinstance(corpus, SeveralCorpora) else known[""]}
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:
-    """The hash of a brought corpus' listing and metadata."""
-    return [] if isinstance(recipe.corpus, BuiltinCorpus) else [content_id(recipe.corpus)]
+    """The hash of each brought corpus' listing and metadata."""
+    return [] if isinstance(recipe.corpus, BuiltinCorpus) else list(of_each(recipe.corpus, content_id).values())
 
 
 def inspect(recipe: Recipe) -> list[str]:
     """Hours, speakers, rates, lengths and problems, without making or decoding anything."""
     if isinstance(recipe.corpus, BuiltinCorpus):
         return plan_builtin(recipe.corpus, recipe.seed)
-    return plan_brought(recipe.corpus, recipe.tokenize.max_duration_s)
+    planned = of_each(recipe.corpus, partial(plan_brought, max_duration_s=recipe.tokenize.max_duration_s))
+    named = {}
+    for name, corpus in corpora_of(recipe.corpus).items():
+        named |= weight_paths(f"corpus.corpora.{name}.alignment" if name else "corpus.alignment", corpus.alignment)
+    return [line for lines in planned.values() for line in lines] + weight_lines(named)
 
 
 JOB = Job(name="prepare", version=1, work=work, fields=fields, raw_inputs=raw_inputs, inspect=inspect)

@@ -40,15 +40,16 @@ def step_fields(corpus: BroughtCorpus) -> dict[str, Any]:
     return {"alignment": known}
 
 
-def run_steps(corpus: BroughtCorpus, utterances: Sequence[Utterance], folder: str) -> Outcome:
+def run_steps(corpus: BroughtCorpus, utterances: Sequence[Utterance], folder: str, name: str = "") -> Outcome:
     """Word times and segments of `utterances`, whose relative paths count from `folder`, in their order.
 
-    A part that is done lies in `folder`/steps, and a second run takes it from there. A file that kills the process
-    which reads it is quarantined as `crash`. Raises InputError, e.g. for an aligner that is none.
+    A part that is done lies in `folder`/steps/`name`, and a second run takes it from there. A file that kills the
+    process which reads it is quarantined as `crash`. Raises InputError, e.g. for an aligner that is none.
     """
     parts = list(plan_parts(utterances))
     keys = [storage.hash_json([utterance.to_row() for utterance in part]) for part in parts]
-    paths = [storage.join(folder, STEPS, f"part-{index:05d}.json") for index in range(len(parts))]
+    place = storage.join(folder, STEPS, name) if name else storage.join(folder, STEPS)
+    paths = [storage.join(place, f"part-{index:05d}.json") for index in range(len(parts))]
     pending = [index for index in range(len(parts)) if not _is_done(paths[index], keys[index])]
     log.info("prepare: word times and cutting, %d of %d parts to do", len(pending), len(parts))
     if pending:

@@ -14,6 +14,7 @@ from eval.config import EvalConfig, JudgesConfig
 from model.config import AudioTokenizerConfig, LanguageModelConfig, VocoderConfig, loses_durations
 from model.train_config import TrainConfig
 from ray_jobs.config import TuneConfig
+from ray_jobs.scales import scaled
 from serve.config import ServeConfig
 
 ARGUMENTS = ("phase", "mixture", "model", "checkpoint", "endpoint")
@@ -63,7 +64,9 @@ class Recipe(Frozen):
 
 
 def load_recipe(path: str, overrides: list[str]) -> Recipe:
-    """Read a recipe and apply `dotted.key=value` overrides (values are YAML). Raises InputError."""
+    """Read a recipe, at the scale that `scale=NAME` among the overrides names (see ray_jobs/scales.py), and apply the
+    other `dotted.key=value` overrides (values are YAML), which win over the scale. Raises InputError.
+    """
     try:
         tree = yaml.safe_load(storage.read_text(path))
     except FileNotFoundError:
@@ -74,7 +77,9 @@ def load_recipe(path: str, overrides: list[str]) -> Recipe:
         raise InputError(f"recipe {path!r} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"recipe {path!r} holds {type(tree).__name__}, expected a mapping of sections")
-    for override in overrides:
+    names = [override.removeprefix("scale=") for override in overrides if override.startswith("scale=")]
+    tree = scaled(tree, names[-1] if names else None)
+    for override in (other for other in overrides if not other.startswith("scale=")):
         _apply_override(tree, override)
     try:
         return Recipe.model_validate(tree)

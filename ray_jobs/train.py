@@ -19,6 +19,7 @@ from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
 from ray_jobs.train_parts import export_checkpoint, load_parts, phases_to_run, read_mixture
 from ray_jobs.train_run import run_training
+from ray_jobs.weights import weight_lines
 
 log = logging.getLogger("antiphon")
 
@@ -119,6 +120,7 @@ JOB = Job(
     upstream=upstream,
     raw_inputs=raw_inputs,
     plan=plan,
+    inspect=lambda recipe: weight_lines({"lm.path": recipe.lm.path}),
     arguments=("phase", "mixture", "model"),
 )
 

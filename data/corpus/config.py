@@ -1,6 +1,6 @@
 """Configuration of corpora that are brought: one class per `kind`, on one common base."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -153,3 +153,12 @@ FolderCorpusConfig = (
     | LhotseCorpus
 )
 BroughtCorpusConfig = ManifestCorpus | FolderCorpusConfig
+
+
+class SeveralCorpora(Frozen):
+    """Corpora that are trained on together. Of equal ids the first is kept, in the order of the corpora's names."""
+
+    kind: Literal["several"]
+    corpora: dict[str, Annotated[BroughtCorpusConfig, Field(discriminator="kind")]] = Field(
+        min_length=1, description="name -> corpus, each as `corpus` has it; utterances get the name as field `corpus`"
+    )

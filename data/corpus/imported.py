@@ -39,8 +39,12 @@ class _Seen:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def import_corpus(config: BroughtCorpus, keep: KeepAudio | None = None) -> Imported:
+def import_corpus(
+    config: BroughtCorpus, keep: KeepAudio | None = None, taken: dict[str, int] | None = None
+) -> Imported:
     """Read the corpus of `config`. Bad rows, and later rows of an id that is taken, go to quarantine.
+
+    `taken` counts the ids of corpora that came before; those of this one are added.
 
     Raises InputError when it is missing, laid out otherwise, or lacks a field in every row that the recipe needs.
     """
@@ -48,7 +52,7 @@ def import_corpus(config: BroughtCorpus, keep: KeepAudio | None = None) -> Impor
     _check_renames(config)
     utterances: list[Utterance] = []
     quarantine: list[dict[str, Any]] = []
-    seen = _Seen()
+    seen = _Seen(counts=taken if taken is not None else {})
     for item in adapter.rows():
         outcome = _admit(config, adapter, item, seen, keep) if isinstance(item, Found) else item
         if isinstance(outcome, Bad):

@@ -1,0 +1,39 @@
+"""What a dry run says of the pretrained weights that a recipe names; nothing is fetched for it."""
+
+import os
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from data import storage
+from data.errors import InputError
+
+
+def weight_lines(named: Mapping[str, str | None]) -> list[str]:
+    """One line for each key of the recipe that names weights. Raises InputError for paths where there is nothing.
+
+    What is neither here, nor written like a path, is a hub id.
+    """
+    given = {key: path for key, path in named.items() if path}
+    here = {key: storage.exists(path) for key, path in given.items()}
+    missing = [f"{key}={path!r}" for key, path in given.items() if not here[key] and _is_place(path)]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)}: nothing is there; give a folder, a URL or the id of a model on the hub"
+        )
+    return [
+        f"weights {key}: {path}  ({'here' if here[key] else 'fetched from the hub when they are needed'})"
+        for key, path in given.items()
+    ]
+
+
+def weight_paths(prefix: str, config: BaseModel | None) -> dict[str, str | None]:
+    """The fields `path` and `*_path` of a part of the recipe, by key."""
+    if config is None:
+        return {}
+    names = [name for name in type(config).model_fields if name == "path" or name.endswith("_path")]
+    return {f"{prefix}.{name}": getattr(config, name) for name in names}
+
+
+def _is_place(path: str) -> bool:
+    return storage.is_url(path) or os.path.isabs(path) or path.startswith(".") or path.count("/") > 1
