@@ -88,7 +88,7 @@ def inspect(recipe: Recipe) -> list[str]:
     if isinstance(recipe.corpus, BuiltinCorpus):
         return plan_builtin(recipe.corpus, recipe.seed)
     planned = of_each(recipe.corpus, partial(plan_brought, max_duration_s=recipe.tokenize.max_duration_s))
-    named = {}
+    named: dict[str, str | None] = {}
     for name, corpus in corpora_of(recipe.corpus).items():
         named |= weight_paths(f"corpus.corpora.{name}.alignment" if name else "corpus.alignment", corpus.alignment)
     return [line for lines in planned.values() for line in lines] + weight_lines(named)
