@@ -60,6 +60,14 @@ class PhaseConfig(Frozen):
         "has adapters, else all",
     )
     mixture_target: bool = Field(False, description="whether mixture=PATH replaces this phase's weights")
+    start_from: str | None = Field(
+        None,
+        description="folder or hub id of the model to start from; null: what the phase before left",
+        json_schema_extra={"absent_when_default": True},
+    )
+    validation: tuple[str, ...] | None = placement(
+        None, "tasks whose held-out loss is taken every train.validate_every steps; null: those that it trains"
+    )
 
     @model_validator(mode="after")
     def _trains_something(self) -> "PhaseConfig":
@@ -120,6 +128,16 @@ class TrainConfig(Frozen):
     max_failures: int = placement(3, "worker failures survived before the job fails", ge=0)
     num_cpus: float = placement(1.0, "CPUs of one worker", ge=0)
     num_gpus: float = placement(0.0, "GPUs of one worker", ge=0)
+    log_every: int = placement(20, "steps between progress lines", ge=1)
+    sinks: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = placement(
+        ("tensorboard",), "where the numbers of metrics.jsonl go as well"
+    )
+    validate_every: int = placement(
+        0, "steps between held-out losses, which are also taken at a phase's end; 0: never", ge=0
+    )
+    validation_rows: int = placement(8, "packed rows of held-out records per task, at most", ge=1)
+    probe_utterances: int = placement(0, "held-out records per task that are decoded beside the losses", ge=0)
+    probe_tokens: int = placement(200, "tokens that the probe decodes per record, at most", ge=1)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":

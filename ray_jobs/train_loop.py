@@ -5,7 +5,7 @@ No ray in here: the loop runs in any torch.distributed process group. All phases
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,10 +25,12 @@ from model.checkpoint import (
 from model.deepspeed_config import padded_rows
 from model.engine import StepResult, resolve_dtype, run_step, start_engine
 from model.export import INFO_FILE
+from model.flops import FlopCount
 from model.schedule import PhasePlan, learning_rate
 from model.train_step import to_tensors
-from ray_jobs.train_metrics import MetricsLog
+from ray_jobs.train_log import DataWait, TrainLog
 from ray_jobs.train_parts import TrainParts, base_of, export_checkpoint, first_model
+from ray_jobs.train_sinks import Sink
 
 log = logging.getLogger("antiphon")
 
@@ -37,15 +39,16 @@ Report = Callable[[str, dict[str, Any]], None]
 
 
 class TrainLoop:
-    """The training of one worker into `folder`. `report(checkpoint, metrics)` is called by all after each save."""
+    """The training of one worker into `folder`. `report(checkpoint, metrics)` is called by all after each save;
+    `sinks` get worker 0's numbers beside those that the recipe names."""
 
-    def __init__(self, parts: TrainParts, folder: str, report: Report) -> None:
+    def __init__(self, parts: TrainParts, folder: str, report: Report, sinks: Iterable[Sink] = ()) -> None:
         self.parts, self.folder, self._report = parts, folder, report
         self.train = parts.recipe.train
         self.dtype = resolve_dtype(self.train.dtype)
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self._metrics = MetricsLog(folder) if self.rank == 0 else None
+        self._log = TrainLog(parts.recipe, folder, self.dtype, self.device, sinks) if self.rank == 0 else None
 
     def run(self) -> None:
         """Train every phase that is not done, and export each but the last when it is."""
@@ -57,6 +60,8 @@ class TrainLoop:
                 latest = self._run_phase(plan, latest if done > plan.first_step else None)
             if plan is not self.parts.phases[-1] and (done <= plan.last_step):
                 self._export_phase(plan, str(latest))
+        if self._log is not None:
+            self._log.close()
 
     def report_again(self, known: set[str]) -> None:
         """Tell of the checkpoints that an earlier run left and that are not among the names `known`."""
@@ -67,29 +72,33 @@ class TrainLoop:
 
     def _clean(self) -> None:
         """Sets without a manifest are what a killed run left; rows after the checkpoint will be written again."""
-        if self._metrics is not None:
+        if self._log is not None:
             root = storage.join(self.folder, CHECKPOINTS)
             complete = complete_checkpoints(root)
             folders = {name.split("/")[0] for name in storage.list_files(root) if name.startswith("step-")}
             for name in sorted(folders):
                 if storage.join(root, name) not in complete:
                     storage.delete(storage.join(root, name))
-            self._metrics.truncate(read_manifest(complete[-1])["step"] if complete else 0)
+            done = read_manifest(complete[-1])["step"] if complete else 0
+            self._log.start(done, self.parts.phases[-1].last_step)
         dist.barrier()
 
     def _run_phase(self, plan: PhasePlan, resume: str | None) -> str:
         """Train a phase from its start or from a checkpoint within it; the checkpoint at its end."""
         lm = first_model(self.parts, plan, self.folder, base_of(self.parts, plan)).to(self.device)
+        flops, wait = FlopCount.of(lm), DataWait()
         engine = start_engine(lm, self.train, self.dtype)
         first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
         log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
         checkpoint = ""
         stream = self.parts.stream(plan)
-        for step, batch, batch_hash in self._batches(stream, plan, first):
+        if self._log is not None:
+            self._log.start_phase(flops, self.parts.vocabulary.pad_id, wait)
+        for step, batch, batch_hash in wait.watch(self._batches(stream, plan, first)):
             local = step - plan.first_step
             lr = learning_rate(plan.config, plan.steps, local)
             result = run_step(engine, to_tensors(batch, self.device), self.train, lr, self.parts.vocabulary.pad_id)
-            self._log_step(plan, step + 1, lr, result, batch_hash)
+            self._log_step(plan, step + 1, lr, result, batch, batch_hash)
             if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
                 checkpoint = self._save(engine, plan, step + 1, result)
         engine.destroy()
@@ -113,19 +122,21 @@ class TrainLoop:
                     pending = ahead.submit(render, step + 1 - plan.first_step)
                 yield step, batch, batch_hash
 
-    def _log_step(self, plan: PhasePlan, step: int, lr: float, result: StepResult, batch_hash: str) -> None:
-        if self._metrics is not None:
-            self._metrics.add(
-                {
-                    "step": step,
-                    "phase": plan.config.name,
-                    "loss": result.loss,
-                    "lr": lr,
-                    "grad_norm": result.grad_norm,
-                    "tokens": result.tokens,
-                    "batch_hash": batch_hash,
-                }
-            )
+    def _log_step(
+        self, plan: PhasePlan, step: int, lr: float, result: StepResult, batch: Batch, batch_hash: str
+    ) -> None:
+        if self._log is None:
+            return
+        row = {
+            "step": step,
+            "phase": plan.config.name,
+            "loss": result.loss,
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            "tokens": result.tokens,
+            "batch_hash": batch_hash,
+        }
+        self._log.step(plan, row, to_tensors(batch))
 
     def _save(self, engine: Any, plan: PhasePlan, step: int, result: StepResult) -> str:
         checkpoint = storage.join(self.folder, CHECKPOINTS, step_name(step))
@@ -143,8 +154,8 @@ class TrainLoop:
             "recipe": recipe.model_dump(mode="json"),
             "metrics": {"loss": result.loss},
         }
-        if self._metrics is not None:
-            self._metrics.flush()
+        if self._log is not None:
+            self._log.flush()
         save_checkpoint(checkpoint, engine, facts)
         self._report(checkpoint, {"step": step, "phase": plan.config.name, "loss": result.loss})
         return checkpoint

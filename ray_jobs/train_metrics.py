@@ -52,10 +52,15 @@ def merge_metrics(folder: str) -> list[dict[str, Any]]:
     return list(storage.read_jsonl(target)) if storage.exists(target) else []
 
 
-def latest_row(folder: str) -> dict[str, Any] | None:
-    """The last row that has been written, for progress lines."""
+def rows_after(folder: str, step: int) -> list[dict[str, Any]]:
+    """The rows after `step` that have been written so far, for progress lines."""
+    first = f"part-{step:08d}.jsonl"
     paths = _parts(folder)
-    return list(storage.read_jsonl(paths[-1]))[-1] if paths else None
+    late = [path for path in paths if path.rsplit("/", 1)[-1] > first]
+    try:
+        return [row for path in late for row in storage.read_jsonl(path)]
+    except FileNotFoundError:
+        return []  # a resume has just truncated them
 
 
 def _parts(folder: str) -> list[str]:

@@ -3,19 +3,20 @@
 import logging
 import os
 import threading
-import time
 from typing import Any
 
 from data import storage
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
+from ray_jobs.train_log import progress_line
 from ray_jobs.train_loop import CHECKPOINTS, TrainLoop
-from ray_jobs.train_metrics import latest_row
+from ray_jobs.train_metrics import rows_after
 from ray_jobs.train_parts import TrainParts, load_parts
+from ray_jobs.train_sinks import RayMetricsSink
 
 log = logging.getLogger("antiphon")
 
-PROGRESS_EVERY_S = 10.0
+PROGRESS_EVERY_S = 5.0
 
 
 def run_training(parts: TrainParts, folder: str) -> None:
@@ -85,22 +86,16 @@ def train_worker(config: dict[str, Any]) -> None:
         return {item.checkpoint.path.rstrip("/").rsplit("/", 1)[-1] for item in found}
 
     parts = load_parts(Recipe.model_validate(config["recipe"]), config["inputs"])
-    loop = TrainLoop(parts, config["folder"], report)
+    loop = TrainLoop(parts, config["folder"], report, [RayMetricsSink(config["folder"])])
     loop.report_again(reported())
     loop.run()
 
 
 def _watch(folder: str, last_step: int, stop: threading.Event) -> None:
-    """A line of progress every ten seconds, from what rank 0 has written."""
-    started, first = time.monotonic(), None
-    seen = 0
+    """A line for every interval, from what worker 0 has written; looked for every few seconds."""
+    seen = max((row["step"] for row in rows_after(folder, 0)), default=0)
     while not stop.wait(PROGRESS_EVERY_S):
-        row = latest_row(folder)
-        if row is None or row["step"] == seen:
-            continue
-        seen = row["step"]
-        if first is None:
-            started, first = time.monotonic(), seen
-        rate = (seen - first) / (time.monotonic() - started) if seen > first else 0.0
-        left = f", {(last_step - seen) / rate:.0f} s left" if rate else ""
-        log.info("train: step %d/%d, %s, loss %.3f%s", seen, last_step, row["phase"], row["loss"], left)
+        for row in rows_after(folder, seen):
+            seen = row["step"]
+            if "tokens_per_s" in row:
+                log.info("train: %s", progress_line(row, last_step))
