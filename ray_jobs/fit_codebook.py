@@ -20,14 +20,17 @@ from data.manifest import Utterance
 from data.quarantine import PassedOver
 from model.audio_tokenizers.base import CONFIG_NAME, usage_of_counts
 from model.audio_tokenizers.shared_kmeans import Call, fit_shared_kmeans, shared_quality
+from model.audio_tokenizers.shared_seeding import merged
 from model.config import SslUnits
+from ray_jobs.bounded_wait import ready_of, results_of
 from ray_jobs.fit_frames import unit_word_agreement
 from ray_jobs.frame_share import FrameShare, limits_of, plan_groups
 from ray_jobs.session import start_ray
-from ray_jobs.tokenize_watch import StalledError
+from ray_jobs.tokenize_graph import decode_threads
 
 log = logging.getLogger("antiphon")
 
+OPERATOR = "Actor(FrameShare)"
 _RESTARTS = 3
 
 
@@ -42,7 +45,7 @@ def fit_codebook(
     """Centroids (codebook_size, D) for the encoder in `folder`, and what is to be said of their quality.
 
     The same bits for any tokenize.num_workers, on machines that multiply alike. Raises InputError where no file can be
-    read.
+    read, and StalledError where the actors do nothing for tokenize.stall_s.
     """
     start_ray()
     started = time.monotonic()
@@ -57,20 +60,26 @@ def fit_codebook(
         max_task_retries=_RESTARTS,
     )
     shares = [
-        share_on.remote(folder, groups_of_one, manifest_path, config, tokenize.max_duration_s, seed)
+        share_on.remote(
+            folder, groups_of_one, manifest_path, config, tokenize.max_duration_s, seed, decode_threads(tokenize)
+        )
         for groups_of_one in dealt
     ]
     try:
         limits = limits_of(_load(shares, dealt, tokenize.stall_s), config.max_frames)
-        call = _call(shares, limits)
+        call = _call(shares, limits, tokenize.stall_s)
         passed = PassedOver()
-        for of_share in ray.get([share.passed_over.remote() for share in shares]):
+        asked = [share.passed_over.remote() for share in shares]
+        for of_share in results_of(asked, tokenize.stall_s, f"{OPERATOR}.passed_over"):
             passed.merge(of_share)
         log.info("fit_tokenizer: %s", passed)
         collected = time.monotonic()
         centroids_KD = _fit(call, sum(limits.values()), config, seed)
         quality = {"frames": float(sum(limits.values())), **_quality(call, centroids_KD)}
-        quality |= _agreement(call, shares, limits, centroids_KD, utterances)
+        if any(utterance.words for utterance in utterances):
+            asked = [share.words.remote(limits) for share in shares]
+            words = merged(results_of(asked, tokenize.stall_s, f"{OPERATOR}.words"))
+            quality |= _agreement(merged(call("codes", centroids_KD)), words)
     finally:
         for share in shares:
             ray.kill(share)
@@ -85,23 +94,18 @@ def _load(shares: list[Any], dealt: list[dict[int, Any]], stall_s: float) -> dic
     total = len(running)
     sizes: dict[int, int] = {}
     while running:
-        done, _ = ray.wait(list(running), timeout=stall_s)
-        if not done:
-            raise StalledError(
-                f"FrameShare: none of {len(shares)} actors has computed the features of a group for {stall_s:g} s, "
-                f"{len(sizes)} of {total} are done: does the cluster have the CPUs and GPUs that tokenize.* asks for? "
-                "If it is only slow, raise tokenize.stall_s"
-            )
+        done = ready_of(list(running), stall_s, f"{OPERATOR}.load, {len(sizes)} of {total} groups done,")
         for reference in done:
             sizes[running.pop(reference)] = ray.get(reference)
         log.info("fit_tokenizer: features of %d/%d groups, %d frames", len(sizes), total, sum(sizes.values()))
     return sizes
 
 
-def _call(shares: list[Any], limits: dict[int, int]) -> Call:
+def _call(shares: list[Any], limits: dict[int, int], stall_s: float) -> Call:
     def call(method: str, *arguments: Any) -> list[Any]:
         shared = [ray.put(value) if isinstance(value, torch.Tensor) else value for value in arguments]
-        return ray.get([share.call.remote(limits, method, *shared) for share in shares])
+        asked = [share.call.remote(limits, method, *shared) for share in shares]
+        return results_of(asked, stall_s, f"{OPERATOR}.{method}")
 
     return call
 
@@ -124,20 +128,8 @@ def _quality(call: Call, centroids_KD: torch.Tensor) -> dict[str, float]:
     return {"relative_distortion": relative, **usage_of_counts(counts_K.numpy())}
 
 
-def _agreement(
-    call: Call,
-    shares: list[Any],
-    limits: dict[int, int],
-    centroids_KD: torch.Tensor,
-    utterances: Sequence[Utterance],
-) -> dict[str, float]:
-    """What the units say about the words, where the manifest has any."""
-    if not any(utterance.words for utterance in utterances):
-        return {}
-    words = {
-        group: row for part in ray.get([share.words.remote(limits) for share in shares]) for group, row in part.items()
-    }
-    codes = {group: row for part in call("codes", centroids_KD) for group, row in part.items()}
+def _agreement(codes: dict[int, np.ndarray], words: dict[int, np.ndarray]) -> dict[str, float]:
+    """What the units say about the words, both by group."""
     order = sorted(codes)
     return unit_word_agreement(
         np.concatenate([codes[group] for group in order]), np.concatenate([words[group] for group in order])

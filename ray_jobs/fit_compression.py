@@ -12,7 +12,8 @@ from data.timing import frames_to_seconds, seconds_to_frames
 from model.audio_tokenizers.base import COMPRESSION, codebook_use, load_audio_tokenizer
 from model.audio_tokenizers.compression import Compression, fit_compression
 from model.config import AudioTokenizerConfig, CompressibleUnits
-from ray_jobs.fit_utterances import Encoded, Source, encode_sample, phone_agreement, phone_spans, word_agreement
+from ray_jobs.fit_chunks import Source
+from ray_jobs.fit_utterances import Encoded, encode_sample, phone_agreement, phone_spans, word_agreement
 from ray_jobs.session import start_ray
 
 log = logging.getLogger("antiphon")

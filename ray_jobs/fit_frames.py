@@ -1,15 +1,12 @@
 """Frames of training audio for the tokenizers' fit, and what the fitted codes say about the words.
 
-Shapes: N = frames, D = features.
+Shapes: N, T = frames, D = features.
 """
 
-import logging
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray
 
 from data.manifest import Utterance
 from data.quarantine import PassedOver
@@ -17,71 +14,37 @@ from data.timing import frame_span
 from model.audio_tokenizers.base import tokenizer_class
 from model.audio_tokenizers.code_quality import NO_LABEL, label_agreement
 from model.config import FramesConfig
+from ray_jobs.fit_chunks import Source, over_chunks
 from ray_jobs.tokenize_plan import usable_waves
 
-log = logging.getLogger("antiphon")
 
-CHUNK_UTTERANCES = 128
+def collect_frames(source: Source, config: FramesConfig) -> tuple[np.ndarray, np.ndarray]:
+    """At most config.max_frames frames (N, D) of utterances drawn by the seed, and the word (N,) each lies in.
 
-
-def collect_frames(
-    utterances: Sequence[Utterance],
-    manifest_path: str,
-    config: FramesConfig,
-    max_duration_s: float,
-    seed: int,
-    num_workers: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """At most config.max_frames frames (N, D) of utterances drawn by `seed`, and the word (N,) each lies in.
-
-    Chunks of fixed composition run as Ray tasks and are taken in order, so the number of workers changes nothing.
     Files that tokenize_speech would quarantine are passed over.
     """
-    drawn = sorted(utterances, key=lambda utterance: utterance.id)
-    random.Random(seed).shuffle(drawn)
-    features, words, total, passed = [], [], 0, PassedOver()
-    for chunk_ND, chunk_words_N, chunk_passed in _chunks(drawn, manifest_path, config, max_duration_s, num_workers):
-        passed.merge(chunk_passed)
-        if not len(chunk_ND):
-            continue
-        features.append(chunk_ND)
-        words.append(chunk_words_N)
-        total += len(chunk_ND)
+    features, words, total = [], [], 0
+    for features_TD, words_T in over_chunks(source, frames_of_chunk, config):
+        features.append(features_TD)
+        words.append(words_T)
+        total += len(features_TD)
         if total >= config.max_frames:
             break
-    log.info("fit_tokenizer: %s", passed)
     if not total:
         return np.zeros((0, 0), np.float32), np.zeros(0, str)
     return np.concatenate(features)[: config.max_frames], np.concatenate(words)[: config.max_frames]
 
 
-def _chunks(
-    drawn: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float, num_workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, PassedOver]]:
-    task = ray.remote(num_cpus=1)(frames_of_chunk)
-    starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
-    running: list[ray.ObjectRef] = []
-    while True:
-        while len(running) <= num_workers and (start := next(starts, None)) is not None:
-            chunk = drawn[start : start + CHUNK_UTTERANCES]
-            running.append(task.remote(chunk, manifest_path, config, max_duration_s))
-        if not running:
-            return
-        yield ray.get(running.pop(0))
-
-
 def frames_of_chunk(
-    chunk: list[Utterance], manifest_path: str, config: FramesConfig, max_duration_s: float
-) -> tuple[np.ndarray, np.ndarray, PassedOver]:
-    """Frames (N, D) of these utterances, the word (N,) of each, and what was passed over."""
-    features_of = tokenizer_class(config.kind).features_of
-    features, words, passed = [], [], PassedOver()
+    chunk: list[Utterance], manifest_path: str, max_duration_s: float, config: FramesConfig
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], PassedOver]:
+    """Frames (T, D) of each of these utterances with the word (T,) of every one, and what was passed over."""
+    features_of, passed = tokenizer_class(config.kind).features_of, PassedOver()
+    found = []
     for utterance, wave_N in usable_waves(manifest_path, chunk, config.sample_rate, max_duration_s, passed):
-        features.append(features_of(config, wave_N))
-        words.append(labels_of_frames(utterance.words or (), len(features[-1]), config.frame_rate_hz))
-    if not features:
-        return np.zeros((0, 0), np.float32), np.zeros(0, str), passed
-    return np.concatenate(features), np.concatenate(words), passed
+        features_TD = features_of(config, wave_N)
+        found.append((features_TD, labels_of_frames(utterance.words or (), len(features_TD), config.frame_rate_hz)))
+    return found, passed
 
 
 def unit_word_agreement(units_N: np.ndarray, words_N: np.ndarray) -> dict[str, float]:

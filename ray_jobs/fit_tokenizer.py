@@ -22,12 +22,14 @@ from model.audio_tokenizers.base import (
     tokenizer_class,
 )
 from model.audio_tokenizers.brought import brought_paths, content_ids
+from model.audio_tokenizers.shared_kmeans import FIT_VERSION
 from model.config import AudioTokenizerConfig, FramesConfig, SslUnits, UtterancesConfig
 from ray_jobs import prepare
+from ray_jobs.fit_chunks import Source
 from ray_jobs.fit_codebook import fit_codebook
 from ray_jobs.fit_compression import finish_stream
 from ray_jobs.fit_frames import collect_frames, unit_word_agreement
-from ray_jobs.fit_utterances import Source, fit_on_utterances
+from ray_jobs.fit_utterances import fit_on_utterances
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
@@ -65,17 +67,15 @@ def _make_stream(run: Run, stream: str, utterances: list[Utterance], manifest: s
     elif fits_utterances(config.kind):
         quality = fit_on_utterances(source, cast(UtterancesConfig, config), run.folder.file(stream))
     else:
-        quality = _fit_stream(run, stream, utterances, manifest)
+        quality = _fit_stream(run, stream, source)
     return quality | finish_stream(config, run.folder.file(stream), source, quality)
 
 
-def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
+def _fit_stream(run: Run, stream: str, source: Source) -> dict[str, float]:
     recipe, config = run.recipe, cast(FramesConfig, run.recipe.tokenizers[stream])
     start_ray()
     started = time.monotonic()
-    features_ND, words_N = collect_frames(
-        utterances, manifest, config, recipe.tokenize.max_duration_s, recipe.seed, recipe.tokenize.num_workers
-    )
+    features_ND, words_N = collect_frames(source, config)
     collected = time.monotonic()
     tokenizer = fit_audio_tokenizer(config, features_ND, recipe.seed)
     quality = {"frames": len(features_ND), **tokenizer.quality(features_ND)}
@@ -89,7 +89,15 @@ def _fit_stream(run: Run, stream: str, utterances: list[Utterance], manifest: st
 
 def _source(recipe: Recipe, utterances: list[Utterance], manifest: str) -> Source:
     settings = recipe.tokenize
-    return Source(utterances, manifest, settings.max_duration_s, recipe.seed, settings.num_workers, settings.num_gpus)
+    return Source(
+        utterances,
+        manifest,
+        settings.max_duration_s,
+        recipe.seed,
+        settings.num_workers,
+        settings.stall_s,
+        settings.num_gpus,
+    )
 
 
 def _bring_stream(run: Run, stream: str, utterances: list[Utterance], manifest: str) -> dict[str, float]:
@@ -163,6 +171,8 @@ def _fields_of_tokenizer(config: AudioTokenizerConfig, num_gpus: float) -> dict[
     fields = {name: value for name, value in result_fields(config).items() if name not in brought_paths(config)}
     if isinstance(config, SslUnits) and config.dtype == "auto":
         fields["dtype"] = "bf16" if num_gpus else "fp32"
+    if isinstance(config, SslUnits) and config.kmeans_path is None:
+        fields["fit_version"] = FIT_VERSION
     return fields
 
 

@@ -6,15 +6,13 @@ Shapes: F = frames of features, T = codes, D = features, K = codebooks.
 import json
 import logging
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import ray
 
 from data.errors import InputError
 from data.manifest import Utterance
@@ -22,26 +20,14 @@ from data.quarantine import PassedOver
 from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_class
 from model.audio_tokenizers.code_quality import label_agreement
 from model.config import UtterancesConfig
+from ray_jobs.fit_chunks import Source, over_chunks
 from ray_jobs.fit_frames import labels_of_frames
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_plan import usable_waves
 
 log = logging.getLogger("antiphon")
 
-CHUNK_UTTERANCES = 64
 PHONES = "phones"  # the manifest's field: [[phone, start_s, end_s], …]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where utterances come from, and in which order: drawn by the seed, so that the first few stand for all."""
-
-    utterances: Sequence[Utterance]
-    manifest_path: str
-    max_duration_s: float
-    seed: int
-    num_workers: int
-    num_gpus: float = 0.0  # of a task that encodes
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ def collect_features(source: Source, config: UtterancesConfig) -> tuple[list[np.
     features: list[np.ndarray] = []
     speakers: list[str | None] = []
     total = 0
-    for features_FD, speaker in _over_chunks(source, features_of_chunk, config):
+    for features_FD, speaker in over_chunks(source, features_of_chunk, config):
         if total >= config.max_frames:
             break
         features.append(features_FD)
@@ -89,7 +75,7 @@ def encode_sample(source: Source, folder: str, max_frames: int) -> list[Encoded]
     """Utterances as the tokenizer saved in `folder` encodes them, until there are `max_frames` frames."""
     encoded: list[Encoded] = []
     total = 0
-    for one in _over_chunks(source, codes_of_chunk, folder, source.num_gpus):
+    for one in over_chunks(source, codes_of_chunk, folder, source.num_gpus):
         if total >= max_frames:
             break
         encoded.append(one)
@@ -146,30 +132,6 @@ def _is_span(span: Any) -> bool:
         case [str(), int() | float() as start_s, int() | float() as end_s]:
             return 0 <= start_s <= end_s < math.inf
     return False
-
-
-def _over_chunks(
-    source: Source, function: Callable[..., tuple[list[Any], PassedOver]], argument: Any, num_gpus: float = 0.0
-) -> Iterator[Any]:
-    """Results in an order that the number of workers has no part in; chunks are computed as Ray tasks, as asked for."""
-    drawn = sorted(source.utterances, key=lambda utterance: utterance.id)
-    random.Random(source.seed).shuffle(drawn)
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus)(function)
-    starts = iter(range(0, len(drawn), CHUNK_UTTERANCES))
-    running: list[ray.ObjectRef] = []
-    passed = PassedOver()
-    try:
-        while True:
-            while len(running) <= source.num_workers and (start := next(starts, None)) is not None:
-                chunk = drawn[start : start + CHUNK_UTTERANCES]
-                running.append(task.remote(chunk, source.manifest_path, source.max_duration_s, argument))
-            if not running:
-                return
-            results, passed_of_chunk = ray.get(running.pop(0))
-            passed.merge(passed_of_chunk)
-            yield from results
-    finally:
-        log.info("fit_tokenizer: %s", passed)
 
 
 @lru_cache(maxsize=2)

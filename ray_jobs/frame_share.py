@@ -60,14 +60,16 @@ class FrameShare:
         config: SslUnits,
         max_duration_s: float,
         seed: int,
+        threads: int = 1,
     ) -> None:
-        """`folder`: of the tokenizer that has features and no codebook yet."""
+        """`folder`: of the tokenizer that has features and no codebook yet. `threads` decode while it computes."""
         self.folder = folder
         self.groups = dict(groups)
         self.manifest_path = manifest_path
         self.config = config
         self.max_duration_s = max_duration_s
         self.seed = seed
+        self.threads = threads
         self._tokenizer: Any = None
         self._features: dict[int, np.ndarray] = {}
         self._words: dict[int, np.ndarray] = {}
@@ -126,7 +128,7 @@ class FrameShare:
     def _batches(self, utterances: list[Utterance], passed: PassedOver) -> Iterator[list[tuple[Utterance, np.ndarray]]]:
         """Utterances with their waves; what tokenize_speech would quarantine is passed over."""
         batch, settings = [], (self.config.sample_rate, self.max_duration_s)
-        for utterance, wave_N in usable_waves(self.manifest_path, utterances, *settings, passed):
+        for utterance, wave_N in usable_waves(self.manifest_path, utterances, *settings, passed, self.threads):
             batch.append((utterance, wave_N))
             if len(batch) == _WAVES_AT_ONCE:
                 yield batch

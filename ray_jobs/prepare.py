@@ -34,7 +34,7 @@ def work(run: Run) -> None:
         utterances = make_speech(corpus, run.recipe.seed, folder.path)
         utterances += make_music(corpus, run.recipe.seed, folder.path)
     else:
-        brought = _bring_all(corpora_of(corpus), folder.path)
+        brought = _bring_all(corpora_of(corpus), folder.path, run.recipe.tokenize.stall_s)
         utterances, quarantine = brought.utterances, brought.quarantine
         if any(map(has_steps, corpora_of(corpus).values())):
             storage.write_jsonl(folder.file("unaligned.jsonl"), brought.unaligned)
@@ -56,12 +56,14 @@ def work(run: Run) -> None:
     )
 
 
-def _bring_all(corpora: dict[str, BroughtCorpus], folder: str) -> Outcome:
+def _bring_all(corpora: dict[str, BroughtCorpus], folder: str, stall_s: float) -> Outcome:
     """What the corpora hold, one after the other, after the steps of each."""
     whole, taken = Outcome(), dict[str, int]()
     for name, corpus in corpora.items():
         found = bring(corpus, folder, taken)
-        outcome = run_steps(corpus, found.utterances, folder, name) if has_steps(corpus) else Outcome(found.utterances)
+        outcome = Outcome(found.utterances)
+        if has_steps(corpus):
+            outcome = run_steps(corpus, found.utterances, folder, stall_s, name)
         if name:
             outcome.utterances = [replace(u, extra={"corpus": name, **u.extra}) for u in outcome.utterances]
         whole.quarantine += found.quarantine

@@ -3,7 +3,7 @@
 Both are optional and both need the audio, so a part of the corpus goes through them together.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,6 @@ from ray_jobs.tokenize_plan import load_wave
 if TYPE_CHECKING:
     from model.aligner import WordAligner
     from model.vad import VoiceActivity
-
-PART_UTTERANCES = 64
-PART_S = 3600.0
 
 
 @dataclass
@@ -48,20 +45,6 @@ class Outcome:
         """The inverse of `to_json`."""
         utterances = [Utterance.from_row(row) for row in value["utterances"]]
         return cls(utterances, value["quarantine"], value["unaligned"])
-
-
-def plan_parts(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
-    """Runs of utterances of about an hour together, as far as the manifest tells, and of no more than 64."""
-    part: list[Utterance] = []
-    seconds = 0.0
-    for utterance in utterances:
-        part.append(utterance)
-        seconds += utterance.duration or 0.0
-        if len(part) == PART_UTTERANCES or seconds >= PART_S:
-            yield part
-            part, seconds = [], 0.0
-    if part:
-        yield part
 
 
 class Steps:

@@ -16,6 +16,7 @@ from data.quarantine import quarantine_row
 
 # An utterance whose length the manifest does not name counts as this much until it is decoded.
 ASSUMED_S = 30.0
+AHEAD_S_OF_THREAD = 2 * ASSUMED_S  # how far decoding runs ahead, so that no thread waits
 # Such utterances come in the manifest's order: so many batches of them are looked at to find some of similar length.
 WINDOW_BATCHES = 4
 
@@ -72,7 +73,7 @@ def _overflows(held: Sequence[Sized], batch_seconds: float) -> bool:
 
 
 def decoded_ahead(
-    utterances: Sequence[Utterance], decode: Callable[[Utterance], Result], threads: int, ahead_s: float
+    utterances: Iterable[Utterance], decode: Callable[[Utterance], Result], threads: int, ahead_s: float
 ) -> Generator[Result | dict[str, Any], None, None]:
     """What `decode` makes of every utterance, or its quarantine row, in the order given.
 

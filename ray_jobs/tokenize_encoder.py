@@ -14,12 +14,11 @@ from data.manifest import Utterance
 from data.store import Record
 from data.timing import samples_to_seconds
 from model.audio_tokenizers.base import load_audio_tokenizer, stream_info, tokenizer_id
-from ray_jobs.tokenize_batches import ASSUMED_S, batches, decoded_ahead, encoding_order
+from ray_jobs.tokenize_batches import AHEAD_S_OF_THREAD, batches, decoded_ahead, encoding_order
 from ray_jobs.tokenize_plan import kind_of_stream, load_wave
 
-# How far decoding may run ahead of the encoder: some batches, and enough to keep every thread at work.
+# Decoding may run ahead of the encoder by some batches, and by enough to keep every thread at work.
 AHEAD_BATCHES = 3
-AHEAD_S_OF_THREAD = 2 * ASSUMED_S
 RATE_WITHOUT_STREAM_HZ = 16000
 BATCH_SECONDS = 60.0
 

@@ -5,15 +5,20 @@ A shard is a fixed run of manifest lines, so any worker that is given its plan r
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import fsspec
 import numpy as np
 
 from data import storage
-from data.audio import AudioError, load_audio
+from data.audio import load_audio
 from data.manifest import Utterance, resolve_audio
 from data.quarantine import PassedOver
+from ray_jobs.tokenize_batches import AHEAD_S_OF_THREAD, decoded_ahead
+
+RUN_UTTERANCES = 64
+RUN_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,40 @@ def load_wave(manifest_path: str, utterance: Utterance, sample_rate: int, max_du
     return load_audio(path, sample_rate, utterance.offset, utterance.duration, max_duration_s)
 
 
-def usable_waves(
-    manifest_path: str, utterances: Iterable[Utterance], sample_rate: int, max_duration_s: float, passed: PassedOver
-) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Utterances with their samples (N,); what tokenize_speech would quarantine is passed over and counted."""
+def runs_of(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
+    """Runs of utterances of about an hour together, as far as the manifest tells, and of no more than 64."""
+    run: list[Utterance] = []
+    seconds = 0.0
     for utterance in utterances:
-        passed.read += 1
-        try:
-            wave_N = load_wave(manifest_path, utterance, sample_rate, max_duration_s)
-        except AudioError as error:
-            passed.add(error)
-            continue
-        yield utterance, wave_N
+        run.append(utterance)
+        seconds += utterance.duration or 0.0
+        if len(run) == RUN_UTTERANCES or seconds >= RUN_S:
+            yield run
+            run, seconds = [], 0.0
+    if run:
+        yield run
+
+
+def usable_waves(
+    manifest_path: str,
+    utterances: Iterable[Utterance],
+    sample_rate: int,
+    max_duration_s: float,
+    passed: PassedOver,
+    threads: int = 1,
+) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Utterances with their samples (N,); what tokenize_speech would quarantine is passed over and counted.
+
+    Decoded ahead on `threads` threads, which hold a bounded length of audio, while the caller works.
+    """
+
+    def decode(utterance: Utterance) -> tuple[Utterance, np.ndarray]:
+        return utterance, load_wave(manifest_path, utterance, sample_rate, max_duration_s)
+
+    with closing(decoded_ahead(utterances, decode, threads, threads * AHEAD_S_OF_THREAD)) as decoded:
+        for result in decoded:
+            passed.read += 1
+            if isinstance(result, dict):
+                passed.reasons[result["reason"]] += 1
+            else:
+                yield result

@@ -8,7 +8,6 @@ sums in float64 are exact up to 2**33 and thus free of order; distortions are ad
 centroids have the same bits for any number of parts, on machines that multiply alike.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,15 @@ import numpy as np
 import torch
 
 from model.audio_tokenizers.assignment import assign_with_distance
+from model.audio_tokenizers.shared_seeding import first_centroids, generator_of, merged
 
 # A part's method by name and its arguments -> the result of every part.
 Call = Callable[..., list[Any]]
 
+FIT_VERSION = 2  # raised when equal points give other centroids
+
 _GRID = 2.0**20
 _CHUNK_POINTS = 16384  # bounds what is copied to a GPU, and the float64 copy, at a time
-_ROUNDS = 5
-_OVERSAMPLING = 2  # candidates per round and cluster
 _TOLERANCE = 1e-4  # relative fall of the distortion below which Lloyd stops
 
 
@@ -63,6 +63,7 @@ class Part:
         self.device = device
         self.blocks = {number: _on_grid(blocks[number]) for number in sorted(blocks)}
         self._squares: dict[int, torch.Tensor] = {}  # distance to the nearest of the candidates seen so far
+        self._owners: dict[int, torch.Tensor] = {}  # which one that is
         self._seen = 0
 
     def sizes(self) -> dict[int, int]:
@@ -82,12 +83,17 @@ class Part:
     def spread(self, candidates_CD: torch.Tensor) -> dict[int, float]:
         """Sum of squared distances to the nearest candidate, by block. Candidates are only ever appended."""
         if len(candidates_CD) < self._seen:
-            self._seen, self._squares = 0, {}
+            self._seen, self._squares, self._owners = 0, {}, {}
         new_CD = candidates_CD[self._seen :]
         for number in self.blocks if len(new_CD) else ():
-            squares_N = torch.cat([distances for _, _, distances in self._nearest(number, new_CD)]).cpu()
-            before_N = self._squares.get(number)
-            self._squares[number] = squares_N if before_N is None else torch.minimum(before_N, squares_N)
+            found = [(codes_N, squares_N) for _, codes_N, squares_N in self._nearest(number, new_CD)]
+            owners_N = torch.cat([codes_N for codes_N, _ in found]).cpu().int() + self._seen
+            squares_N = torch.cat([distances_N for _, distances_N in found]).cpu()
+            if number in self._squares:
+                nearer_N = squares_N < self._squares[number]
+                owners_N = torch.where(nearer_N, owners_N, self._owners[number])
+                squares_N = torch.where(nearer_N, squares_N, self._squares[number])
+            self._owners[number], self._squares[number] = owners_N, squares_N
         self._seen = len(candidates_CD)
         return {number: float(squares_N.sum(dtype=torch.float64)) for number, squares_N in self._squares.items()}
 
@@ -100,9 +106,14 @@ class Part:
             places += [(number, int(row)) for row in torch.nonzero(draws_N < squares_N * factor)[:, 0]]
         return self._found(places)
 
-    def counts(self, centroids_KD: torch.Tensor) -> torch.Tensor:
-        """How many points (K,) are nearest to each centroid."""
-        return self.sums(centroids_KD).counts_K
+    def weights(self, candidates_CD: torch.Tensor) -> torch.Tensor:
+        """How many points (C,) are nearest to each candidate. Frees what `spread` remembers: no round comes after."""
+        self.spread(candidates_CD)
+        counts_C = torch.zeros(len(candidates_CD), dtype=torch.int64)
+        for owners_N in self._owners.values():
+            counts_C += torch.bincount(owners_N, minlength=len(candidates_CD))
+        self._seen, self._squares, self._owners = 0, {}, {}
+        return counts_C
 
     def sums(self, centroids_KD: torch.Tensor) -> Sums:
         """What Lloyd's next step needs of this part."""
@@ -162,11 +173,11 @@ def fit_shared_kmeans(
     the mean squared distance. Raises ValueError for no points at all; with fewer distinct points than clusters some
     centroids coincide.
     """
-    sizes = _merged(call("sizes"))
+    sizes = merged(call("sizes"))
     total = sum(sizes.values())
     if not total:
         raise ValueError("k-means needs at least one point, got none")
-    centroids_KD = _first_centroids(call, sizes, num_clusters, seed)
+    centroids_KD = first_centroids(call, sizes, num_clusters, seed)
     previous, step = math.inf, 0
     while True:
         sums_KD, counts_K, distortion = _reduced(call("sums", centroids_KD), total)
@@ -185,63 +196,13 @@ def fit_shared_kmeans(
 
 def shared_quality(call: Call, centroids_KD: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Squared distance to the centroids relative to the variance, and the number (K,) of points of each cluster."""
-    total = sum(_merged(call("sizes")).values())
+    total = sum(merged(call("sizes")).values())
     _, counts_K, distortion = _reduced(call("sums", centroids_KD), total)
     moments = call("moments")
     mean_D = sum(total_D for total_D, _ in moments if len(total_D)) / total
-    square = math.fsum(_merged([squares for _, squares in moments]).values()) / total
+    square = math.fsum(merged([squares for _, squares in moments]).values()) / total
     variance = square - float(torch.as_tensor(mean_D).square().sum())
     return distortion / max(variance, 1e-12), counts_K
-
-
-def generator_of(name: str) -> torch.Generator:
-    """Random numbers that hang on `name` alone."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _first_centroids(call: Call, sizes: dict[int, int], num_clusters: int, seed: int) -> torch.Tensor:
-    """k-means||: a few rounds each draw many candidates at once, by squared distance to those before.
-
-    Weighted by the points nearest to them, the candidates are then thinned out by k-means++.
-    """
-    generator = generator_of(f"{seed}/first")
-    ends = np.cumsum([sizes[number] for number in sorted(sizes)])
-    pick = int(torch.randint(int(ends[-1]), (1,), generator=generator))
-    index = int(np.searchsorted(ends, pick, side="right"))
-    number = sorted(sizes)[index]
-    row = pick - int(ends[index]) + sizes[number]
-    candidates_CD = torch.cat([point for found in call("point", number, row) for point in found])
-    for round_ in range(_ROUNDS):
-        potential = math.fsum(_merged(call("spread", candidates_CD)).values())
-        if potential <= 0:
-            break
-        drawn = call("draw", candidates_CD, _OVERSAMPLING * num_clusters / potential, f"{seed}/{round_}")
-        candidates_CD = torch.cat([candidates_CD, *_in_order(drawn)])
-    weights_C = torch.stack(call("counts", candidates_CD)).sum(0)
-    return _thinned(candidates_CD, weights_C.double(), num_clusters, generator)
-
-
-def _thinned(
-    candidates_CD: torch.Tensor, weights_C: torch.Tensor, num_clusters: int, generator: torch.Generator
-) -> torch.Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007) over weighted points."""
-    squares_C = candidates_CD.square().sum(1)
-    nearest_C = torch.full((len(candidates_CD),), math.inf)
-    chance_C = weights_C
-    chosen = []
-    for _ in range(num_clusters):
-        cumulative_C = chance_C.cumsum(0)
-        if cumulative_C[-1] <= 0:  # every point has its centroid: the rest coincide
-            cumulative_C = weights_C.cumsum(0)
-        draw = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative_C[-1]
-        pick = min(int(torch.searchsorted(cumulative_C, draw, right=True)), len(candidates_CD) - 1)
-        chosen.append(pick)
-        distances_C = squares_C + squares_C[pick] - 2 * (candidates_CD @ candidates_CD[pick])
-        distances_C[pick] = 0
-        nearest_C = torch.minimum(nearest_C, distances_C.clamp_min_(0))
-        chance_C = weights_C * nearest_C
-    return candidates_CD[chosen].clone()
 
 
 def _on_grid(features_ND: np.ndarray) -> torch.Tensor:
@@ -253,7 +214,7 @@ def _on_grid(features_ND: np.ndarray) -> torch.Tensor:
 
 def _reduced(parts: list[Sums], total: int) -> tuple[torch.Tensor, torch.Tensor, float]:
     parts = [part for part in parts if part.distortion]
-    distortion = math.fsum(_merged([part.distortion for part in parts]).values()) / total
+    distortion = math.fsum(merged([part.distortion for part in parts]).values()) / total
     sums_KD = torch.stack([part.sums_KD for part in parts]).sum(0)
     return sums_KD, torch.stack([part.counts_K for part in parts]).sum(0), distortion
 
@@ -266,13 +227,3 @@ def _worst(found: list[tuple[list[float], Found]], number_of_points: int) -> tor
     ]
     ranked.sort(key=lambda item: item[:2])
     return torch.stack([point_D for _, _, point_D in ranked[:number_of_points]])
-
-
-def _in_order(found: list[Found]) -> list[torch.Tensor]:
-    """Points (1, D) of all parts by place, whoever holds them."""
-    points = [pair for part in found for pair in zip(part.places, part.points_ND, strict=True)]
-    return [point_D[None] for _, point_D in sorted(points, key=lambda pair: pair[0])]
-
-
-def _merged(parts: Iterable[Mapping[int, Any]]) -> dict[int, Any]:
-    return {number: value for part in parts for number, value in part.items()}

@@ -69,7 +69,7 @@ def test_empty_clusters_move_to_the_points_worst_served(parts, monkeypatch):
     blocks = make_blocks((50, 50, 50))
     blocks[2][-1] = 100.0
     monkeypatch.setattr(
-        "model.audio_tokenizers.shared_kmeans._first_centroids",
+        "model.audio_tokenizers.shared_kmeans.first_centroids",
         lambda *_: torch.cat([torch.zeros(2, 12), torch.full((2, 12), 1e4)]),  # the last three lose everything
     )
     fit = fit_shared_kmeans(call_of(blocks, parts), 4, 20, seed=0)

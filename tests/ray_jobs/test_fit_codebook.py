@@ -15,7 +15,7 @@ from model.audio_tokenizers.base import load_audio_tokenizer
 from model.audio_tokenizers.shared_kmeans import fit_shared_kmeans
 from model.audio_tokenizers.ssl_units import SslUnitTokenizer
 from model.config import SslUnits
-from ray_jobs import fit_codebook
+from ray_jobs import bounded_wait, fit_codebook
 from ray_jobs.fit_tokenizer import JOB, work
 from ray_jobs.frame_share import FrameShare, limits_of, plan_groups, sampled_rows
 from ray_jobs.job import Run
@@ -118,6 +118,17 @@ def test_a_share_whose_process_was_replaced_computes_its_frames_again(tmp_path, 
     assert squares == squares_again
 
 
+def test_threads_that_decode_ahead_change_nothing(tmp_path, prepared):
+    (one,), (several,) = (shares_of(tmp_path, prepared, 1) for _ in range(2))
+    several.threads = 3
+    limits = limits_of({group: one.load(group) for group in one.groups}, 140)
+    assert limits_of({group: several.load(group) for group in several.groups}, 140) == limits
+    assert str(one.passed_over()) == str(several.passed_over()) == "7 files read, 1 passed over (1 not_audio)"
+    for group, row in one.words(limits).items():
+        assert np.array_equal(row, several.words(limits)[group])
+        assert np.array_equal(one._part.blocks[group], several._part.blocks[group])
+
+
 def test_a_share_stops_loading_when_it_alone_has_enough(tmp_path, prepared):
     rows, config, folder = prepared
     prepared = (rows, config.model_copy(update={"max_frames": 30}), folder)
@@ -133,8 +144,10 @@ def test_actors_that_never_come_up_are_an_error_within_the_bound(monkeypatch):
         load = SimpleNamespace(remote=lambda group: f"features of {group}")
 
     waited = []
-    monkeypatch.setattr(fit_codebook.ray, "wait", lambda running, timeout: waited.append(timeout) or ([], running))
-    with pytest.raises(StalledError, match=r"FrameShare: none of 2 actors .* 0 of 3 are done"):
+    monkeypatch.setattr(
+        bounded_wait.ray, "wait", lambda refs, num_returns, timeout: waited.append(timeout) or ([], refs)
+    )
+    with pytest.raises(StalledError, match=r"FrameShare\)\.load, 0 of 3 groups done, .* 7 s: 3 of 3 tasks"):
         fit_codebook._load([Share, Share], [{0: [], 2: []}, {1: []}], 7.0)
     assert waited == [7.0]
 

@@ -42,12 +42,11 @@ def make_corpus(folder: Path) -> list[Utterance]:
 def test_frames_carry_the_word_they_lie_in_and_bad_files_are_passed_over(tmp_path):
     rows = make_corpus(tmp_path)
     config = KMeansUnits(kind="kmeans_units")
-    features, words, passed = frames_of_chunk(rows[:3], str(tmp_path / "manifest.jsonl"), config, 600.0)
-    assert features.shape == (50, 39)
-    assert words[:25].tolist() == ["low"] * 13 + ["high"] * 12
+    found, passed = frames_of_chunk(rows[:3], str(tmp_path / "manifest.jsonl"), 600.0, config)
+    assert [features_TD.shape for features_TD, _ in found] == [(25, 39)] * 2
+    assert [words_T.tolist() for _, words_T in found] == [["low"] * 13 + ["high"] * 12] * 2
     assert str(passed) == "3 files read, 1 passed over (1 not_audio)"
-    nothing, none, _ = frames_of_chunk(rows[:1], str(tmp_path / "manifest.jsonl"), config, 600.0)
-    assert len(nothing) == len(none) == 0
+    assert frames_of_chunk(rows[:1], str(tmp_path / "manifest.jsonl"), 600.0, config)[0] == []
 
 
 @pytest.mark.ray

@@ -13,10 +13,11 @@ from data.manifest import Utterance, write_manifest
 from data.quarantine import PassedOver
 from data.run_folder import RunFolder
 from model.audio_tokenizers.base import compression_of, load_audio_tokenizer, stream_info, tokenizer_id
-from ray_jobs import fit_utterances
+from ray_jobs import fit_chunks, fit_utterances
+from ray_jobs.fit_chunks import Source
 from ray_jobs.fit_frames import labels_of_frames
 from ray_jobs.fit_tokenizer import work
-from ray_jobs.fit_utterances import Source, codes_of_chunk, features_of_chunk, phone_spans
+from ray_jobs.fit_utterances import codes_of_chunk, features_of_chunk, phone_spans
 from ray_jobs.job import Run
 from ray_jobs.recipe import load_recipe
 
@@ -113,9 +114,9 @@ def test_tasks_that_encode_ask_for_the_gpus_of_tokenization_and_others_for_none(
         asked.append(options)
         return lambda function: SimpleNamespace(remote=lambda *arguments: ([], PassedOver()))
 
-    monkeypatch.setattr(fit_utterances.ray, "remote", remote)
-    monkeypatch.setattr(fit_utterances.ray, "get", lambda found: found)
-    source = Source([Utterance("u", "u.wav", 1.0)], "manifest.jsonl", 600.0, 0, 2, 0.5)
+    monkeypatch.setattr(fit_chunks.ray, "remote", remote)
+    monkeypatch.setattr(fit_chunks, "result_of", lambda found, *_: found)
+    source = Source([Utterance("u", "u.wav", 1.0)], "manifest.jsonl", 600.0, 0, 2, 60.0, 0.5)
     assert fit_utterances.encode_sample(source, "unit", 10) == []
     assert fit_utterances.collect_features(source, None) == ([], [])
     assert asked == [{"num_cpus": 1, "num_gpus": 0.5}, {"num_cpus": 1, "num_gpus": 0.0}]

@@ -7,7 +7,8 @@ import pytest
 from data.audio import load_audio, write_wav
 from data.corpus.steps_config import CtcAlignment, VadSegmentation
 from data.manifest import Utterance
-from ray_jobs.prepare_part import Outcome, Steps, plan_parts
+from ray_jobs.prepare_part import Outcome, Steps
+from ray_jobs.tokenize_plan import runs_of
 from tests.tiny_ctc import save_tiny_ctc
 
 RATE = 16000
@@ -108,10 +109,10 @@ def test_segments_get_the_words_that_the_alignment_found(recordings: Path, align
 
 def test_parts_hold_every_utterance_once_in_order_and_about_an_hour() -> None:
     utterances = [Utterance(str(index), "a", duration=100.0) for index in range(100)]
-    parts = list(plan_parts(utterances))
+    parts = list(runs_of(utterances))
     assert [utterance for part in parts for utterance in part] == utterances
     assert [len(part) for part in parts] == [36, 36, 28]
-    assert [len(part) for part in plan_parts(Utterance(str(i), "a") for i in range(65))] == [64, 1]
+    assert [len(part) for part in runs_of(Utterance(str(i), "a") for i in range(65))] == [64, 1]
 
 
 def test_an_outcome_survives_json() -> None:

@@ -59,11 +59,11 @@ def test_prepare_cuts_and_a_finished_part_is_not_done_again(
     assert reasons == ["no_speech"]
     assert not (folder / "steps").exists()
 
-    monkeypatch.setattr(prepare_steps, "_run_part", None)  # nothing may be asked of Ray
+    monkeypatch.setattr(prepare_steps, "run_part", None)  # nothing may be asked of Ray
     parts = [Utterance("x", "x.wav")]
     done = {"key": storage.hash_json([part.to_row() for part in parts]), "outcome": Outcome(parts).to_json()}
     storage.write_json(tmp_path / "steps" / "part-00000.json", done)
-    assert run_steps(corpus(), parts, str(tmp_path)).utterances == parts
+    assert run_steps(corpus(), parts, str(tmp_path), 60.0).utterances == parts
 
 
 @pytest.mark.ray
@@ -75,9 +75,9 @@ def test_a_file_that_kills_its_reader_costs_nothing_else(
             os._exit(1)
         return Outcome([Utterance.from_row(row) for row in rows]).to_json()
 
-    monkeypatch.setattr(prepare_steps, "_run_part", run_part)
+    monkeypatch.setattr(prepare_steps, "run_part", run_part)
     utterances = [Utterance(name, f"{name}.wav") for name in ("a", "bad", "c")]
-    outcome = run_steps(corpus(), utterances, str(tmp_path))
+    outcome = run_steps(corpus(), utterances, str(tmp_path), 60.0)
     assert [utterance.id for utterance in outcome.utterances] == ["a", "c"]
     assert [(row["id"], row["reason"]) for row in outcome.quarantine] == [("bad", "crash")]
 
@@ -86,16 +86,16 @@ def test_a_file_that_kills_its_reader_costs_nothing_else(
 def test_a_part_whose_process_is_gone_is_done_again_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
 ) -> None:
-    def result(names: tuple[str, ...]) -> dict[str, Any]:
+    def result(names: tuple[str, ...], *_: object) -> dict[str, Any]:
         if "bad" in names:
             raise lost
         return Outcome([Utterance(name, f"{name}.wav") for name in names]).to_json()
 
     monkeypatch.setattr(prepare_steps, "start_ray", lambda: None)
     monkeypatch.setattr(prepare_steps._Pool, "_submit", lambda pool, part: tuple(u.id for u in part))
-    monkeypatch.setattr(prepare_steps.ray, "wait", lambda running: (running, []))
-    monkeypatch.setattr(prepare_steps, "_result", result)
-    outcome = run_steps(corpus(), [Utterance(name, f"{name}.wav") for name in ("a", "bad", "c")], str(tmp_path))
+    monkeypatch.setattr(prepare_steps, "ready_of", lambda running, *_: running)
+    monkeypatch.setattr(prepare_steps, "result_of", result)
+    outcome = run_steps(corpus(), [Utterance(name, f"{name}.wav") for name in ("a", "bad", "c")], str(tmp_path), 60.0)
     assert [utterance.id for utterance in outcome.utterances] == ["a", "c"]
     assert [(row["id"], row["reason"]) for row in outcome.quarantine] == [("bad", "crash")]
 
@@ -105,7 +105,7 @@ def test_an_aligner_that_is_none_is_the_users_mistake(ray_cluster: None, tmp_pat
     write_wav(str(tmp_path / "a.wav"), np.zeros(16000), 16000)
     wrong = corpus(alignment={"kind": "ctc", "path": str(tmp_path)})
     with pytest.raises(InputError, match=r"corpus\.alignment\.path"):
-        run_steps(wrong, [Utterance("a", str(tmp_path / "a.wav"), text="a")], str(tmp_path))
+        run_steps(wrong, [Utterance("a", str(tmp_path / "a.wav"), text="a")], str(tmp_path), 60.0)
 
 
 def test_a_segment_with_the_id_of_another_recording_is_quarantined() -> None:
