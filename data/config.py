@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from data.corpus.config import BroughtCorpusConfig, SeveralCorpora
 from data.frozen import Frozen, placement
-from data.sequence_formats import FormatConfig
+from data.grammar.formats import FormatConfig
 
 
 class BuiltinSpeech(Frozen):

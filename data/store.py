@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from data import storage
 from data.errors import InputError
-from data.sequence_formats import LINKS
 
+LINKS = ("response", "rejected")  # records that a record leads to
 METADATA_KEY = b"antiphon"
 DURATIONS = "_durations"
 SHARDS = "shards"

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from data.config import GrammarConfig
 from data.errors import InputError
+
+if TYPE_CHECKING:
+    from data.config import GrammarConfig
 
 PAD = "[pad]"
 EOS = "[eos]"

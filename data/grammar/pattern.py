@@ -23,8 +23,8 @@ from data.errors import InputError
 from data.grammar.base import RecordLike, Segment
 from data.grammar.continuation import Step
 from data.grammar.runs import shown_codes
+from data.grammar.sequence_format import MARKER, SLOT
 from data.grammar.spelling import TEXT_KINDS, Part, Reader, Speller, blocks_of, owner_and_field
-from data.sequence_formats import MARKER, SLOT
 from data.vocabulary import PAD, Block
 
 _PIECES = re.compile(rf"({SLOT.pattern.replace('(', '(?:')}|{MARKER.pattern}|\|)")

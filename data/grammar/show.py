@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from data.errors import InputError
 from data.grammar.base import Grammar, Segment
 from data.grammar.formats import KINDS
 from data.grammar.joined import JoinedRecord
+from data.grammar.sequence_format import SequenceFormat
 from data.grammar.template import build_grammars
 from data.mixture import draw_rng
-from data.sequence_formats import LINKS, FormatConfig
-from data.store import Record, StreamInfo
+from data.store import LINKS, Record, StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer, load_text_tokenizer
 from data.vocabulary import MARKER_BLOCK, TEXT_BLOCK, Vocabulary, build_vocabulary
 
@@ -67,13 +68,13 @@ def show(name: str, path: str, seed: int = 0, model: str | None = None) -> dict[
     }
 
 
-def default_format(kind: str) -> FormatConfig:
+def default_format(kind: str) -> SequenceFormat:
     """A published format as its publication has it. Raises InputError for an unknown kind."""
-    for member in get_args(get_args(FormatConfig)[0]):
-        if member.model_fields["kind"].default == kind:
-            made: FormatConfig = member()
-            return made
-    raise InputError(f"grammar {kind!r} is unknown: choose from {', '.join(KINDS)}")
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise InputError(f"grammar {kind!r} is unknown: {hint}choose from {', '.join(KINDS)}")
+    return KINDS[kind]()  # type: ignore[call-arg]
 
 
 def record_from_json(value: Any, path: str = "") -> Record:

@@ -15,7 +15,7 @@ import numpy as np
 from data.errors import InputError
 from data.grammar.base import RecordLike, Rendered, Segment
 from data.grammar.template import TextIds
-from data.sequence_formats import LINKS
+from data.store import LINKS
 from data.vocabulary import TEXT_BLOCK, Block, Vocabulary
 
 TEXT_KINDS = ("text", "caption", "instruction")

@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from data.config import GrammarConfig
 from data.errors import InputError
 from data.grammar.base import Grammar, RecordLike, Rendered, Segment
 from data.grammar.continuation import Continuation, Step
 from data.text_tokenizer import decode_text, encode_text
 from data.vocabulary import MARKER_BLOCK, PAD, TEXT_BLOCK, Block, Vocabulary, voice_marker
+
+if TYPE_CHECKING:
+    from data.config import GrammarConfig
 
 RESPONSE = "response."
 _FORM = re.compile(r"\[[^\[\]{}|]+\]|\{[^\[\]{}|]+\}|\|")
@@ -205,11 +207,14 @@ def build_grammars(
 
     `streams` (data.store.StreamInfo by name) tell the frame rates to formats that cut by time.
     """
-    from data.grammar.formats import build_format
+    from data.grammar.spelling import Speller
 
     text = TextIds(text_tokenizer, vocabulary.block(TEXT_BLOCK))
     templates = {task: TemplateGrammar(task, template, vocabulary, text) for task, template in config.templates.items()}
-    formats = {task: build_format(task, form, vocabulary, text, streams or {}) for task, form in config.formats.items()}
+    formats = {
+        task: form.build(Speller(task, vocabulary, text), form.rates(task, streams or {}))
+        for task, form in config.formats.items()
+    }
     return {**templates, **formats}
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from data.config import GrammarConfig
 from data.durations import deduplicate
 from data.grammar.base import Grammar
+from data.grammar.formats import FormatConfig
 from data.grammar.template import build_grammars
-from data.sequence_formats import FormatConfig
 from data.store import Record
 from data.text_tokenizer import build_byte_words_tokenizer
 from data.vocabulary import Vocabulary, build_vocabulary

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.sequence_formats import AnyGpt
+from data.grammar.formats.anygpt import AnyGpt
 from data.store import Record
 from tests.data.format_records import TOKENIZER, build, check_contract, codes_of, seeded, spelt, texts
 

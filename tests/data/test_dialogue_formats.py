@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.sequence_formats import AnyGptChat, Chunked, Party, Preference, TtsIcl
+from data.grammar.formats.anygpt_chat import AnyGptChat, Party
+from data.grammar.formats.chunked import Chunked
+from data.grammar.formats.preference import Preference
+from data.grammar.formats.tts_icl import TtsIcl
 from data.store import Record, TokenStore
 from tests.data.format_records import TOKENIZER, build, check_contract, codes_of, seeded, spelt, spoken_records, texts
 

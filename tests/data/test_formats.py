@@ -13,9 +13,11 @@ from pydantic import ValidationError
 
 from data.config import GrammarConfig
 from data.frozen import result_fields
-from data.grammar.formats import KINDS
+from data.grammar.formats import KINDS, FormatConfig
+from data.grammar.formats.lm import TextLm, UnitLm
+from data.grammar.formats.speechgpt import SpeechGptCrossModal
+from data.grammar.formats.spiritlm import SpiritLmBase
 from data.grammar.template import build_grammars
-from data.sequence_formats import FormatConfig, SpeechGptCrossModal, SpiritLmBase, TextLm, UnitLm
 from data.store import Record, StreamInfo
 from data.stream import TokenStream
 from data.vocabulary import Vocabulary, build_vocabulary

@@ -85,7 +85,7 @@ def test_stored_durations_and_own_streams_are_read(shown: Any) -> None:
 
 def test_a_models_vocabulary_and_tasks(shown: Any, tmp_path: Path) -> None:
     from data.config import GrammarConfig
-    from data.sequence_formats import SpiritLmBase
+    from data.grammar.formats.spiritlm import SpiritLmBase
     from tests.data.format_records import SPACES, TOKENIZER, build_vocabulary
 
     config = GrammarConfig(
@@ -108,7 +108,7 @@ def test_a_models_vocabulary_and_tasks(shown: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grammar", "content", "words"),
     [
-        ("spirit", "{}", "choose from unit_lm, text_lm"),
+        ("spirit", "{}", "did you mean 'spiritlm_base'"),
         ("unit_lm", "{", "is not JSON"),
         ("unit_lm", "3", "a record is a JSON object"),
         ("unit_lm", '{"streams": {"unit": {"codes": [-1]}}}', "expected 0 to"),

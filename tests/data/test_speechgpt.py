@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.grammar.base import Grammar
+from data.grammar.formats.speechgpt import SpeechGptChain, SpeechGptCrossModal
 from data.grammar.instructions import built_in
 from data.grammar.joined import JoinedRecord, join_records
 from data.grammar.runs import expand_shown
-from data.sequence_formats import SpeechGptChain, SpeechGptCrossModal
 from data.store import Record
 from tests.data.format_records import TOKENIZER, build, check_contract, codes_of, seeded, spelt, texts
 

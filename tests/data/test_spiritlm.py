@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from data.durations import deduplicate, expand
 from data.errors import InputError
 from data.grammar.expressive import MISSING_STYLES, split, spoken
+from data.grammar.formats.pairs import SpiritLmPairs
+from data.grammar.formats.slam import SlamPoisson
+from data.grammar.formats.spiritlm import SpiritLmBase, SpiritLmExpressive
 from data.grammar.interleave import alternating_spans, poisson_spans
 from data.grammar.runs import expand_shown, word_bounds
 from data.grammar.spelling import Part, Speller
 from data.grammar.template import TextIds
-from data.sequence_formats import SlamPoisson, SpiritLmBase, SpiritLmExpressive, SpiritLmPairs
 from data.store import Record
 from tests.data.format_records import TOKENIZER, build, check_contract, seeded, spelt, spoken_records, texts
 

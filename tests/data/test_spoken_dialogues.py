@@ -9,7 +9,8 @@ import pytest
 
 from data.corpus.espeak_speaker import EspeakSpeaker
 from data.corpus.spoken_dialogues import Dialogue, Sound, Speaker, Turn, build_dialogues, build_quadruples
-from data.sequence_formats import AnyGptChat, Party, SpeechGptChain
+from data.grammar.formats.anygpt_chat import AnyGptChat, Party
+from data.grammar.formats.speechgpt import SpeechGptChain
 from data.store import Record, StreamInfo, TokenStore, write_shard
 from tests.data.format_records import build, check_contract
 

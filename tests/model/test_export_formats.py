@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from data.config import GrammarConfig
+from data.grammar.formats.spiritlm import SpiritLmBase
 from data.grammar.template import build_grammars
-from data.sequence_formats import SpiritLmBase
 from data.store import Record, StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer
 from data.vocabulary import build_vocabulary

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.grammar.automaton import continuation_of
-from data.grammar.base import RecordLike, Segment
+from data.grammar.base import Grammar, RecordLike, Segment
 from data.grammar.pattern import Pattern
 from data.grammar.reading import enabled, read_any
+from data.grammar.sequence_format import Loss, SequenceFormat
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.sequence_formats import SpiritLmPairs
+
+
+class SpiritLmPairs(SequenceFormat):
+    """SPIRIT LM's pairs: the second modality's marker says which task it is."""
+
+    PATTERNS: ClassVar = ("asr", "tts")
+    kind: Literal["spiritlm_pairs"] = "spiritlm_pairs"
+    asr: str = "[Speech] {unit} | [ASR] {text}"
+    tts: str = "[Text] {text} | [TTS] {unit}"
+    asr_probability: float = Field(0.5, ge=0, le=1, description="chance of asr; 1 or 0 makes a task of one direction")
+    loss: Loss = "all"
+    deduplicate: bool = True
+    spelling: dict[str, str] = Field({"unit": "[Hu{}]"}, description="as SequenceFormat.spelling")
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return Pairs(self, speller, rates)
 
 
 class Pairs(PartsGrammar):

@@ -1,8 +1,8 @@
-"""Language models of one modality: a single pattern, the same at every visit."""
+"""Grammars of a single pattern, the same at every visit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,29 +10,32 @@ from data.grammar.automaton import continuation_of
 from data.grammar.base import RecordLike, Segment
 from data.grammar.pattern import Pattern
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.sequence_formats import TextLm, UnitLm
 
 
-class PatternGrammar(PartsGrammar):
-    """`unit_lm`, `text_lm`: one pattern; what follows its bar is trained on."""
+class LineGrammar(PartsGrammar):
+    """One pattern; what follows its bar is trained on."""
 
     draws = False
 
-    def __init__(self, config: UnitLm | TextLm, speller: Speller, rates: Mapping[str, float]) -> None:
+    def __init__(self, pattern: str, speller: Speller, deduplicate: bool) -> None:
         super().__init__(speller)
-        self._pattern = Pattern(f"grammar.formats.{self.name}", config.pattern, speller, config.deduplicate)
-        self.croppable = not any("." in slot or slot == "caption" for slot in self._pattern.slots)
+        self._pattern = Pattern(f"grammar.formats.{self.name}", pattern, speller, deduplicate)
         self.continuation = continuation_of([self._pattern.steps()], speller.vocabulary.padded_size)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What the pattern shows of a record."""
+        return self._pattern.slots
 
     def accepts(self, record: RecordLike) -> bool:
         """Whether every slot has something to show."""
         return self._pattern.has(record)
 
+    def _wants(self) -> str:
+        return f"one of {list(self.slots)}"
+
     def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
         return self._pattern.parts(record, trained="responses")
-
-    def _wants(self) -> str:
-        return f"one of {list(self._pattern.slots)}"
 
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
         """The segments of a sequence, whole or cut short."""
@@ -41,5 +44,5 @@ class PatternGrammar(PartsGrammar):
         return segments if reader.done else reader.refuse("the end")
 
     def prompt(self, record: RecordLike) -> np.ndarray:
-        """What stands before the bar."""
+        """What stands before the bar; slots that the record lacks stay empty."""
         return self._speller.tokens(self._pattern.prompt_parts(record))[0]

@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.errors import InputError
+from data.frozen import Frozen
 from data.grammar.automaton import continuation_of
-from data.grammar.base import RecordLike, Segment
+from data.grammar.base import Grammar, RecordLike, Segment
 from data.grammar.pattern import Pattern, instruction_sets
 from data.grammar.reading import enabled, read_any
+from data.grammar.sequence_format import Instructed
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
 from data.layouts import from_frame_major
-from data.sequence_formats import AnyGpt, Modality
+
+
+class Modality(Frozen):
+    """What AnyGPT knows of one kind of audio."""
+
+    text: Literal["text", "caption"] = Field(description="the record's field that puts it into words")
+    x: str = Field(description="pattern of its codes")
+    to_text: str = Field(description="instruction set of X -> text")
+    from_text: str = Field(description="instruction set of text -> X")
+
+
+class AnyGpt(Instructed):
+    """AnyGPT (Zhan et al. 2024): X -> text and text -> X. The first modality that a record has is shown."""
+
+    PATTERNS: ClassVar = ("x_to_text", "text_to_x", "modalities")
+    kind: Literal["anygpt"] = "anygpt"
+    x_to_text: str = "[Human]: {instruction}. {x}<eoh> [MMGPT]: | {text}<eos>"  # instructions carry no full stop
+    text_to_x: str = "[Human]: {instruction}. This is input: {text}<eoh> [MMGPT]: | {x}<eos>"
+    x_to_text_probability: float = Field(0.5, ge=0, le=1, description="chance of X -> text")
+    modalities: dict[str, Modality] = Field(
+        {
+            "semantic": Modality(text="text", x="<sosp>{semantic}<eosp>", to_text="asr", from_text="tts"),
+            "unit": Modality(text="text", x="<sosp>{unit}<eosp>", to_text="asr", from_text="tts"),
+            "music": Modality(
+                text="caption", x="<somu>{music}<eomu>", to_text="music_caption", from_text="text_to_music"
+            ),
+        },
+        description="stream -> how it is shown; those that the vocabulary lacks are left out",
+    )
+    deduplicate: bool = False
+    spelling: dict[str, str] = Field(
+        {"semantic": "<🗣️{}>", "unit": "<🗣️{}>", "music": "<🎶{}>"}, description="as SequenceFormat.spelling"
+    )
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return AnyGptGrammar(self, speller, rates)
 
 
 class AnyGptGrammar(PartsGrammar):

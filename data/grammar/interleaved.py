@@ -1,35 +1,74 @@
-"""SPIRIT LM's sequences, base and expressive, and Slam's: text and speech, each span led by its modality's marker."""
+"""Text and speech in one sequence, each span led by its modality's marker: SPIRIT LM's way, and Slam's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.errors import InputError
 from data.grammar.automaton import determinise
-from data.grammar.base import RecordLike, Segment
+from data.grammar.base import Grammar, RecordLike, Segment
 from data.grammar.continuation import Continuation, Edge, Step
 from data.grammar.expressive import Timed, merge, time_order
-from data.grammar.interleave import WordSpan, alternating_spans, poisson_spans
+from data.grammar.interleave import WordSpan
 from data.grammar.runs import Span, codes_and_frames, cut, shown_words, word_bounds
+from data.grammar.sequence_format import SequenceFormat
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller, prompted
-from data.sequence_formats import SlamPoisson, SpiritLmBase, SpiritLmExpressive
 from data.timing import frame_span
 
 
-class SpiritLm(PartsGrammar):
-    """`spiritlm_base`, `spiritlm_expressive`, `slam_poisson`. Records of one modality get one leading marker.
+class Interleaving(SequenceFormat):
+    """Text and speech in one sequence, each span led by its modality's marker."""
+
+    PATTERNS: ClassVar = ("text_marker", "speech_marker", "end")
+    shows: Literal["auto", "interleaved", "speech", "text"] = Field(
+        "auto", description="auto: interleaved where a record has words with times, else its speech, else its text"
+    )
+    text_marker: str = "[Text]"
+    speech_marker: str = "[Speech]"
+    end: str | None = Field(
+        None, description="marker after the last span; the publications have none, serving wants it"
+    )
+    generates: Literal["any", "speech", "text"] = Field(
+        "any", description="modality of what follows a prompt; the other one's ids are banned"
+    )
+    unit: str = Field("unit", description="stream of speech units")
+    deduplicate: bool = Field(True, description="show runs of equal units as one")
+
+    def speech_streams(self) -> tuple[str, ...]:
+        """The streams of speech, those that come first at equal times first; units last."""
+        return (self.unit,)
+
+    def deduplicates(self, stream: str) -> bool:
+        """Whether runs of equal codes of a stream are shown as one."""
+        return self.deduplicate
+
+    def spans(self, num_words: int, rng: np.random.Generator) -> list[WordSpan]:
+        """Which words are shown as speech and which as text at one visit."""
+        raise NotImplementedError
+
+    def streams(self) -> set[str]:
+        """The streams of speech."""
+        return set(self.speech_streams())
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return InterleavedGrammar(self, speller, rates)
+
+
+class InterleavedGrammar(PartsGrammar):
+    """Spans of text and speech; records of one modality get one leading marker.
 
     Everything is trained on. Words shown as text are those of the record's text where it has as many.
     """
 
-    def __init__(
-        self, config: SpiritLmBase | SpiritLmExpressive | SlamPoisson, speller: Speller, rates: Mapping[str, float]
-    ) -> None:
+    def __init__(self, config: Interleaving, speller: Speller, rates: Mapping[str, float]) -> None:
         super().__init__(speller)
         self._config, self._rates = config, rates
-        self._streams = _streams_by_precedence(config)
+        self._streams = config.speech_streams()
         self._check()
         markers = [speller.vocabulary.marker_id(marker) for marker in (config.text_marker, config.speech_marker)]
         self._text_id, self._speech_id = markers
@@ -73,19 +112,13 @@ class SpiritLm(PartsGrammar):
         times = [(str(word), float(start), float(end)) for word, start, end in record.words]  # type: ignore[attr-defined]
         words = shown_words(record)
         parts: list[Part] = []
-        for span in self._spans(len(words), rng):
+        for span in self._config.spans(len(words), rng):
             speech = self._speech(record, (span, times), quick) if span.is_speech else []
             if speech:
                 parts += [self._marker(True), *speech]
             else:  # words of no frame are shown as text, lest they be lost
                 parts += [self._marker(False), Part("text", "text", tuple(words[span.start : span.stop]))]
         return parts
-
-    def _spans(self, num_words: int, rng: np.random.Generator) -> list[WordSpan]:
-        config = self._config
-        if isinstance(config, SlamPoisson):
-            return poisson_spans(num_words, config.mean_span_words, config.speech_fraction, rng)
-        return alternating_spans(num_words, config.text_words, config.speech_words, rng)
 
     def _speech(
         self, record: RecordLike, part: tuple[WordSpan, list[tuple[str, float, float]]] | None, quick: bool
@@ -112,7 +145,7 @@ class SpiritLm(PartsGrammar):
         return [Part(stream, stream, codes) for stream, codes in merge(timed)]
 
     def _timed(self, record: RecordLike, stream: str) -> Timed:
-        codes, frames = codes_and_frames(record, stream, self._deduplicates(stream))
+        codes, frames = codes_and_frames(record, stream, self._config.deduplicates(stream))
         return Timed(stream, codes, frames, self._rates.get(stream, 1.0))
 
     def _cut(self, timed: Timed, unit_frames: Span) -> Timed:
@@ -121,14 +154,8 @@ class SpiritLm(PartsGrammar):
         if timed.stream != self._config.unit:
             start_s, end_s = unit_frames[0] / rate, unit_frames[1] / rate
             span = frame_span(start_s, end_s, timed.frame_rate_hz, int(timed.frames.sum()))
-        codes, frames = cut(timed.codes, timed.frames, span, self._deduplicates(timed.stream))
+        codes, frames = cut(timed.codes, timed.frames, span, self._config.deduplicates(timed.stream))
         return Timed(timed.stream, codes, frames, timed.frame_rate_hz)
-
-    def _deduplicates(self, stream: str) -> bool:
-        """Units as the recipe says, pitch always, style never."""
-        if isinstance(self._config, SpiritLmExpressive) and stream != self._config.unit:
-            return stream == self._config.pitch
-        return self._config.deduplicate
 
     def _marker(self, is_speech: bool) -> Part:
         return self._speller.marker(self._config.speech_marker if is_speech else self._config.text_marker)
@@ -205,10 +232,3 @@ class SpiritLm(PartsGrammar):
                     f"grammar.formats.{self.name} cuts {stream!r} by time and its frame rate is unknown: "
                     f"give frame_rates_hz: {{{stream}: …}}"
                 )
-
-
-def _streams_by_precedence(config: SpiritLmBase | SpiritLmExpressive | SlamPoisson) -> tuple[str, ...]:
-    """The streams of speech, those that come first at equal times first; units last."""
-    if isinstance(config, SpiritLmExpressive):
-        return config.style, config.pitch, config.unit
-    return (config.unit,)

@@ -4,17 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
+from data.frozen import Frozen
 from data.grammar.automaton import continuation_of
-from data.grammar.base import RecordLike, Segment
+from data.grammar.base import Grammar, RecordLike, Segment
 from data.grammar.continuation import Step
 from data.grammar.pattern import Pattern
 from data.grammar.reading import read_any
+from data.grammar.sequence_format import Loss, SequenceFormat
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller, prompted
-from data.sequence_formats import AnyGptChat, Party
+
+
+class Party(Frozen):
+    """One side of a dialogue."""
+
+    name: str = Field(description="what a turn's `party` says")
+    marker: str = Field(description="leads its turns")
+    end: str = Field(description="ends its turns")
+    answers: bool = Field(False, description="whether its turns are what the model learns to say")
+
+
+class AnyGptChat(SequenceFormat):
+    """AnyGPT's dialogues: a record, its response, that one's response …; turns are written, spoken or carry music.
+
+    An answer to a spoken turn first writes down what was said.
+    """
+
+    PATTERNS: ClassVar = ("parties", "transcript_marker", "answer_marker", "modalities")
+    kind: Literal["anygpt_chat"] = "anygpt_chat"
+    parties: tuple[Party, ...] = (
+        Party(name="human", marker="[Human]", end="<eoh>"),
+        Party(name="anygpt", marker="[AnyGPT]", end="<eom>", answers=True),
+    )
+    transcript_marker: str = "<-Ins->"
+    answer_marker: str = "<-Res->"
+    modalities: dict[str, str] = Field(
+        {"semantic": "<sosp>{semantic}<eosp>", "unit": "<sosp>{unit}<eosp>", "music": "<somu>{music}<eomu>"},
+        description="stream -> pattern of its codes; the first that a turn has is shown",
+    )
+    spoken: tuple[str, ...] = Field(
+        ("semantic", "unit"), description="streams that speak a turn's text: an answer writes it down first"
+    )
+    loss: Loss = "responses"
+    deduplicate: bool = False
+    spelling: dict[str, str] = Field(
+        {"semantic": "<🗣️{}>", "unit": "<🗣️{}>", "music": "<🎶{}>"}, description="as SequenceFormat.spelling"
+    )
+
+    @field_validator("parties")
+    @classmethod
+    def _two_at_least(cls, parties: tuple[Party, ...]) -> tuple[Party, ...]:
+        names = [party.name for party in parties]
+        markers = [party.marker for party in parties]
+        if len(parties) < 2 or len(set(names)) < len(names) or len(set(markers)) < len(markers):
+            raise ValueError(
+                f"parties {names} with markers {markers}: give at least two, with names and markers of their own"
+            )
+        if not any(party.answers for party in parties):
+            raise ValueError(f"none of the parties {names} has answers: true: say which one the model speaks for")
+        return parties
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return AnyGptChatGrammar(self, speller, rates)
 
 
 class AnyGptChatGrammar(PartsGrammar):

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.errors import InputError
-from data.grammar.automaton import continuation_of
-from data.grammar.base import RecordLike, Segment
-from data.grammar.pattern import Pattern
+from data.grammar.base import Grammar, RecordLike
+from data.grammar.line import LineGrammar
 from data.grammar.runs import codes_and_frames, cut, shown_words, word_bounds
-from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.sequence_formats import TtsIcl
+from data.grammar.sequence_format import SequenceFormat
+from data.grammar.spelling import Part, Speller
 from data.store import Record
 
 
-class TtsIclGrammar(PartsGrammar):
+class TtsIcl(SequenceFormat):
+    """Zero-shot voices by in-context learning: a prompt's text and units, a text, and its units in the same voice."""
+
+    PATTERNS: ClassVar = ("pattern",)
+    kind: Literal["tts_icl"] = "tts_icl"
+    pattern: str = "[tts] {text} [speech] {unit} [text] {response.text} | [speech] {response.unit} [eos]"
+    pairs: Literal["words", "response"] = Field(
+        "words",
+        description="words: a record with word times is cut in two at a drawn word; response: the record is the "
+        "prompt, its response the target",
+    )
+    prompt_s: float = Field(3.0, gt=0, description="words: the prompt is at most so long, but one word at least")
+    unit: str = Field("unit", description="stream whose frames word times are cut at")
+    deduplicate: bool = False
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return TtsIclGrammar(self, speller, rates)
+
+
+class TtsIclGrammar(LineGrammar):
     """`tts_icl`: one record cut in two at a drawn word, or a record and its response."""
 
     def __init__(self, config: TtsIcl, speller: Speller, rates: Mapping[str, float]) -> None:
-        super().__init__(speller)
+        super().__init__(config.pattern, speller, config.deduplicate)
         self._config = config
         self.draws = config.pairs == "words"
-        self._pattern = Pattern(f"grammar.formats.{self.name}", config.pattern, speller, config.deduplicate)
         self._books = len(speller.vocabulary.codebooks(config.unit))
         if self.draws and config.unit not in rates:
             raise InputError(
@@ -32,7 +52,6 @@ class TtsIclGrammar(PartsGrammar):
                 f"give frame_rates_hz: {{{config.unit}: …}}"
             )
         self._rate = rates.get(config.unit, 1.0)
-        self.continuation = continuation_of([self._pattern.steps()], speller.vocabulary.padded_size)
 
     def accepts(self, record: RecordLike) -> bool:
         """Whether there are a prompt and a target, both with text and units."""
@@ -49,7 +68,7 @@ class TtsIclGrammar(PartsGrammar):
         if self._config.pairs == "words":
             cuts = self._cuts(record)
             record = self._cut(record, cuts[int(rng.integers(len(cuts)))])
-        return self._pattern.parts(record, trained="responses")
+        return super()._parts(record, rng)
 
     def _cuts(self, record: RecordLike) -> list[int]:
         """Words that a target may begin with: the prompt before it is short enough, or a single word."""
@@ -81,13 +100,3 @@ class TtsIclGrammar(PartsGrammar):
 
     def _span(self, record: RecordLike, span: tuple[int, int]) -> np.ndarray:
         return cut(*codes_and_frames(record, self._config.unit, False), span, False)[0]
-
-    def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
-        """The segments of a sequence, whole or cut short."""
-        reader = Reader(self._speller, ids)
-        segments = self._pattern.read(reader)
-        return segments if reader.done else reader.refuse("the end")
-
-    def prompt(self, record: RecordLike) -> np.ndarray:
-        """The record as the voice's prompt, and the text of its response to be spoken."""
-        return self._speller.tokens(self._pattern.prompt_parts(record))[0]

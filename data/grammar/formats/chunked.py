@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.errors import InputError
 from data.grammar.automaton import determinise
-from data.grammar.base import RecordLike, Rendered, Segment
+from data.grammar.base import Grammar, RecordLike, Rendered, Segment
 from data.grammar.continuation import Continuation, Edge, Step
 from data.grammar.pattern import Pattern
+from data.grammar.sequence_format import SequenceFormat
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.sequence_formats import Chunked
+
+
+class Chunked(SequenceFormat):
+    """n text tokens, then m audio tokens, over and over, so that speech starts before the text ends (GLM-4-Voice)."""
+
+    PATTERNS: ClassVar = ("prompt", "end")
+    kind: Literal["chunked"] = "chunked"
+    prompt: str = Field("<|assistant|>", description="pattern of what comes before, e.g. <|user|> {unit} <|assistant|>")
+    text: str = Field("text", description="slot of the text, e.g. response.text")
+    audio: str = Field("unit", description="slot of the audio, e.g. response.unit")
+    text_tokens: int = Field(13, ge=1)
+    audio_tokens: int = Field(26, ge=1)
+    end: str = "[eos]"
+    deduplicate: bool = False
+    spelling: dict[str, str] = Field({"unit": "<|audio_{}|>"}, description="as SequenceFormat.spelling")
+
+    def streams(self) -> set[str]:
+        """The audio's stream, and those of the prompt."""
+        return super().streams() | {self.audio.rpartition(".")[2]}
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return ChunkedGrammar(self, speller, rates)
 
 
 class ChunkedGrammar(PartsGrammar):

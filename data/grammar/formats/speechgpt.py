@@ -3,17 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data.errors import InputError
 from data.grammar.automaton import continuation_of
-from data.grammar.base import RecordLike, Segment
+from data.grammar.base import Grammar, RecordLike, Segment
 from data.grammar.joined import turns
 from data.grammar.pattern import Pattern, instruction_sets
 from data.grammar.reading import enabled, read_any
+from data.grammar.sequence_format import Instructed
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.sequence_formats import SpeechGptChain, SpeechGptCrossModal
+
+
+class SpeechGptCrossModal(Instructed):
+    """SpeechGPT's cross-modal instructions (Zhang et al. 2023): recognise or speak, pairs joined to many turns."""
+
+    PATTERNS: ClassVar = ("asr", "tts")
+    kind: Literal["speechgpt_cross_modal"] = "speechgpt_cross_modal"
+    asr: str = "[Human]: {instruction}. This is input: <sosp>{unit}<eosp><eoh>. [SpeechGPT]: | {text}<eos>."
+    tts: str = "[Human]: {instruction}. This is input: {text}<eoh>. [SpeechGPT]: | <sosp>{unit}<eosp><eos>."
+    asr_probability: float = Field(0.5, ge=0, le=1, description="chance of asr at each turn")
+    joins: bool = Field(True, description="whether training joins pairs to many turns, up to the length of a row")
+    spelling: dict[str, str] = Field({"unit": "<{}>"}, description="as SequenceFormat.spelling")
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return CrossModal(self, speller, rates)
+
+
+_HEARD = "[Human]: This is a spoken instruction: <sosp>{unit}<eosp>."
+
+
+class SpeechGptChain(Instructed):
+    """SpeechGPT's chain of modality: [tq] the question's text, [ta] the answer's text, [ua] the answer's units.
+
+    The released samples lack the leading [tq], their text-to-text form lacks <eoh>, and their trainers never add
+    [tq], [ta], [ua] and <eoa> to the vocabulary: here all of them are there.
+    """
+
+    PATTERNS: ClassVar = ("forms",)
+    kind: Literal["speechgpt_chain_of_modality"] = "speechgpt_chain_of_modality"
+    forms: dict[str, str] = Field(
+        {
+            "s2s": f"{_HEARD} Write down what was said, then an answer, then speak the answer.<eoh>. "
+            "[SpeechGPT]: | [tq] {text}; [ta] {response.text}; [ua] <sosp>{response.unit}<eosp><eoa>.",
+            "s2t": f"{_HEARD} Write down what was said, then an answer.<eoh>. "
+            "[SpeechGPT]: | [tq] {text}; [ta] {response.text}<eoa>.",
+            "t2s": "[Human]: {text} Write down an answer, then speak it.<eoh>. "
+            "[SpeechGPT]: | [ta] {response.text}; [ua] <sosp>{response.unit}<eosp><eoa>.",
+            "t2t": "[Human]: {text}<eoh>. [SpeechGPT]: | [ta] {response.text}<eoa>.",
+        },
+        description="form -> pattern",
+    )
+    weights: dict[str, float] = Field(
+        {}, description="form -> how often it is drawn; default all alike, a form left out is never drawn"
+    )
+    prefix: str = "You are SpeechGPT, an assistant that listens, reads, writes and speaks."
+    spelling: dict[str, str] = Field({"unit": "<{}>"}, description="as SequenceFormat.spelling")
+
+    def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
+        """The grammar of this format."""
+        return ChainOfModality(self, speller, rates)
 
 
 class _Prefixed(PartsGrammar):
