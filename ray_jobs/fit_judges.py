@@ -18,7 +18,7 @@ from ray_jobs.session import start_ray
 
 def work(run: Run) -> None:
     """Fit each judge in a process of one CPU; the folder gets clap/, recogniser/ and summary.json."""
-    start_ray()
+    start_ray(dashboard=False)
     summary: dict[str, Any] = {"clap": None, "recogniser": None}
     fitting: dict[str, Any] = {}
     if run.recipe.judges.recogniser:

@@ -41,7 +41,7 @@ class Encoded:
 
 def fit_on_utterances(source: Source, config: UtterancesConfig, folder: str) -> dict[str, float]:
     """Write the tokenizer that `config` describes to `folder`; returns its quality. Raises InputError for no audio."""
-    start_ray()
+    start_ray(dashboard=False)
     started = time.monotonic()
     features, speakers = collect_features(source, config)
     if not features:

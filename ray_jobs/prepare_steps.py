@@ -59,7 +59,7 @@ def run_steps(
     pending = [index for index in range(len(parts)) if not _is_done(paths[index], keys[index])]
     log.info("prepare: word times and cutting, %d of %d parts to do", len(pending), len(parts))
     if pending:
-        start_ray()
+        start_ray(dashboard=False)
         _Pool(corpus, storage.join(folder, "manifest.jsonl"), stall_s).run(parts, pending, paths, keys)
     whole = Outcome()
     for path in paths:

@@ -42,7 +42,7 @@ def work(run: Run) -> None:
     pending = [plan for plan in plans if f"{plan.name}.parquet" not in written]
     log.info("tokenize_speech: %d of %d shards to do", len(pending), len(plans))
     if pending:
-        start_ray()
+        start_ray(dashboard=False)
         with TokenizeLog(run.folder.path, plans, pending) as progress:
             tokenize_shards(pending, manifest, tokenizers, run.folder.path, config, show=progress.show)
     _summarize(run, plans)

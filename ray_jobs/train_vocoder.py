@@ -24,7 +24,7 @@ def work(run: Run) -> None:
     config = run.recipe.vocoder
     if config is None:
         raise InputError("vocoder is null in this recipe: give it a section, e.g. vocoder: {kind: unit_mel}")
-    start_ray()
+    start_ray(dashboard=False)
     train = ray.remote(num_cpus=1, max_retries=0)(train_vocoder)
     inputs = run.inputs
     fields = config.model_dump()

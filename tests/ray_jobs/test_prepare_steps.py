@@ -91,7 +91,7 @@ def test_a_part_whose_process_is_gone_is_done_again_one_by_one(
             raise lost
         return Outcome([Utterance(name, f"{name}.wav") for name in names]).to_json()
 
-    monkeypatch.setattr(prepare_steps, "start_ray", lambda: None)
+    monkeypatch.setattr(prepare_steps, "start_ray", lambda **options: None)
     monkeypatch.setattr(prepare_steps._Pool, "_submit", lambda pool, part: tuple(u.id for u in part))
     monkeypatch.setattr(prepare_steps, "ready_of", lambda running, *_: running)
     monkeypatch.setattr(prepare_steps, "result_of", result)
