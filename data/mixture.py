@@ -78,25 +78,27 @@ class LargestDeficit:
 
 
 class EpochOrder:
-    """The order of one source's utterances: epoch after epoch, each in its own permutation, which depends on
-    (seed, source, epoch) and on the set of ids, not on the order that the store lists them in."""
+    """The order of one source's records: epoch after epoch, each in its own permutation, which depends on
+    (seed, source, epoch) and on the set of ids, not on the order that the store lists them in.
 
-    def __init__(self, seed: int, source: str, ids: Sequence[str]) -> None:
-        self._seed, self._source = seed, source
-        self._by_id = sorted(range(len(ids)), key=ids.__getitem__)
+    `members` are the records' indices in the order of their ids, an array (N,).
+    """
+
+    def __init__(self, seed: int, source: str, members: np.ndarray) -> None:
+        self._seed, self._source, self._members = seed, source, members
         self._epoch = -1
-        self._order: list[int] = []
+        self._order = members[:0]
         self._position = 0
 
     def next(self) -> tuple[int, int]:
-        """(index into ids, visit): the visit is the epoch's number."""
+        """(index of the record, visit): the visit is the epoch's number."""
         if self._position == len(self._order):
             self._epoch += 1
             rng = draw_rng(self._seed, self._source, "", self._epoch)
-            self._order = [self._by_id[index] for index in rng.permutation(len(self._by_id)).tolist()]
+            self._order = self._members[rng.permutation(len(self._members))]
             self._position = 0
         self._position += 1
-        return self._order[self._position - 1], self._epoch
+        return int(self._order[self._position - 1]), self._epoch
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.crop import CropCurriculum, Span
 from data.grammar.joined import joined_for
+from data.lengths import UNKNOWN, Lengths, lengths_of
 from data.mixture import EpochOrder, LargestDeficit, MixtureRow, PhaseMixture, draw_rng, mixture_table, source_weights
 from data.packing import BestFitPacker
 from data.store import Record, StreamInfo
@@ -38,7 +41,8 @@ class Planner:
     """The documents of every step of one phase; steps count from 0 within the phase.
 
     `records` are the training records, in any order; `groups` the mixture's groups of tasks; `streams` the store's
-    (needed for cropping alone). Raises InputError when a weighted task has no record that fits a row.
+    (needed for cropping alone); `lengths` what is known of the records' lengths, found out here where it is not given.
+    Raises InputError when a weighted task has no record that fits a row.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Planner:
         global_batch_rows: int,
         seed: int,
         streams: Mapping[str, StreamInfo] | None = None,
+        lengths: Lengths | None = None,
     ) -> None:
         if phase.crop_probability and streams is None:
             raise InputError("crop_probability needs the streams' frame rates: Planner(..., streams=store.streams)")
@@ -61,9 +66,10 @@ class Planner:
         self.crops = CropCurriculum(
             phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
         )
-        self.records: list[Any] = list(records)
-        self._members = {source: self._taken(records, grammars[source], phase.name) for source in self.weights}
-        self._lengths: dict[str, list[int]] = {source: [0] * len(self.records) for source in self.weights}
+        self._records, self._joined = records, list[Any]()
+        known = lengths or lengths_of(records, {source: grammars[source] for source in self.weights})
+        self._members = {source: self._taken(known.members(source), source, phase.name) for source in self.weights}
+        self._lengths = known.by_task
         self._restart()
 
     @property
@@ -91,23 +97,29 @@ class Planner:
         )
         return mixture_table(self.weights, {source: len(found) for source, found in self._members.items()}, drawn)
 
-    def _taken(self, records: Sequence[Record], grammar: Grammar, phase: str) -> list[int]:
-        """Indices of what a task is trained on: records that it accepts, or these joined to many turns."""
-        joined = joined_for(grammar, records, self.sequence_length)
+    def record(self, index: int) -> Any:
+        """The record of a planned document, or several of them joined."""
+        return self._records[index] if index < len(self._records) else self._joined[index - len(self._records)]
+
+    def _taken(self, members: np.ndarray, source: str, phase: str) -> np.ndarray:
+        """Indices of what a task is trained on, in the order of ids: `members`, or these joined to many turns."""
+        if not len(members):
+            raise InputError(
+                f"phase {phase!r}: none of the {len(self._records)} training records has what task {source!r} shows: "
+                "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
+            )
+        joined = joined_for(self._grammars[source], (self._records[i] for i in members.tolist()), self.sequence_length)
         if not joined:
-            return _accepted(records, grammar, phase)
-        first = len(self.records)
-        self.records += joined
-        return list(range(first, len(self.records)))
+            return members
+        first = len(self._records) + len(self._joined)
+        self._joined += joined
+        return np.array(sorted(range(len(joined)), key=lambda place: joined[place].id)) + first
 
     def _restart(self) -> None:
         self._next_step = 0
         self._plans: dict[int, list[Row]] = {}
         self._deficit = LargestDeficit(self.weights)
-        self._orders = {
-            source: EpochOrder(self._seed, source, [self.records[index].id for index in found])
-            for source, found in self._members.items()
-        }
+        self._orders = {source: EpochOrder(self._seed, source, found) for source, found in self._members.items()}
         self._dropped: dict[str, set[int]] = {source: set() for source in self.weights}
         self._packer: BestFitPacker[PlannedDocument] = BestFitPacker(self.sequence_length)
 
@@ -124,8 +136,7 @@ class Planner:
         """The source's next document that fits a row."""
         members, order = self._members[source], self._orders[source]
         while True:
-            position, visit = order.next()
-            index = members[position]
+            index, visit = order.next()
             document = self._measured(source, index, visit)
             if document.num_tokens <= self.sequence_length:
                 return document
@@ -137,21 +148,18 @@ class Planner:
                 )
 
     def _measured(self, source: str, index: int, visit: int) -> PlannedDocument:
-        grammar, record = self._grammars[source], self.records[index]
+        if not self.crops.probability and (known := self._known_length(source, index)) > 0:
+            return PlannedDocument(source, index, visit, known)
+        grammar, record = self._grammars[source], self.record(index)
         span = self.crops.span(grammar, record, visit, self._next_step)
-        if span is None and not grammar.draws:
-            if not self._lengths[source][index]:
-                self._lengths[source][index] = grammar.measure(record)
-            return PlannedDocument(source, index, visit, self._lengths[source][index])
+        if span is None and (known := self._known_length(source, index)) > 0:
+            return PlannedDocument(source, index, visit, known)
         rng = draw_rng(self._seed, source, record.id, visit) if grammar.draws else None
-        return PlannedDocument(source, index, visit, grammar.measure(self.crops.crop(record, span), rng), span)
+        num_tokens = grammar.measure(self.crops.crop(record, span), rng)
+        if span is None and not grammar.draws and index < len(self._records):
+            self._lengths[source][index] = num_tokens
+        return PlannedDocument(source, index, visit, num_tokens, span)
 
-
-def _accepted(records: Sequence[Record], grammar: Grammar, phase: str) -> list[int]:
-    found = [index for index, record in enumerate(records) if grammar.accepts(record)]
-    if not found:
-        raise InputError(
-            f"phase {phase!r}: none of the {len(records)} training records has what task {grammar.name!r} shows: "
-            "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
-        )
-    return found
+    def _known_length(self, source: str, index: int) -> int:
+        """Tokens of a record under a task, whatever the visit; UNKNOWN where they differ or are not measured yet."""
+        return int(self._lengths[source][index]) if index < len(self._records) else UNKNOWN

@@ -7,6 +7,7 @@ name first, so a killed process never leaves half an object under the real one.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -142,6 +143,13 @@ def list_files(folder: str | Path) -> list[str]:
     return sorted(os.path.relpath(name, root) for name in found)
 
 
+def list_sizes(folder: str | Path) -> dict[str, int]:
+    """Bytes of every file below `folder`, by its path relative to it, sorted."""
+    filesystem, root = fsspec.core.url_to_fs(str(folder))
+    found = filesystem.find(root, detail=True)
+    return {os.path.relpath(name, root): int(found[name]["size"]) for name in sorted(found)}
+
+
 def delete(path: str | Path) -> None:
     """Remove an object or a whole folder; nothing happens where there is none."""
     filesystem, inner = fsspec.core.url_to_fs(str(path))
@@ -152,7 +160,13 @@ def delete(path: str | Path) -> None:
 def copy_folder(source: str | Path, target: str | Path) -> None:
     """Copy every file below `source` under `target`, between any two storages."""
     for name in list_files(source):
-        write_bytes(join(target, name), read_bytes(join(source, name)))
+        copy_file(join(source, name), join(target, name))
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy one object between any two storages, piece by piece."""
+    with open_seekable(source) as original, writing(target) as copy:
+        shutil.copyfileobj(original, copy, 1 << 22)
 
 
 def local_folder(folder: str | Path) -> Path:

@@ -16,7 +16,7 @@ tokenizer_id}}}.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -82,12 +82,14 @@ class Record:
 
 
 class TokenStore:
-    """All records of a folder of shards, in memory, in shard order, with responses linked."""
+    """All records of a folder of shards, in shard order, with responses linked: a list in memory, or rows at hand
+    (data.rows)."""
 
-    def __init__(self, records: list[Record], streams: dict[str, StreamInfo]) -> None:
+    def __init__(self, records: Sequence[Record], streams: dict[str, StreamInfo]) -> None:
         self.records = records
         self.streams = streams
-        _link_responses(records)
+        if isinstance(records, list):
+            _link_responses(records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -98,23 +100,35 @@ class TokenStore:
 
         Raises InputError where there is no shard, or where two shards disagree about the streams.
         """
-        root = storage.join(folder, SHARDS) if storage.exists(storage.join(folder, SHARDS)) else str(folder)
-        names = [name for name in storage.list_files(root) if name.endswith(".parquet")]
-        if not names:
-            raise InputError(f"{folder!r} holds no Parquet shard: give a folder that tokenize_speech has written")
         records: list[Record] = []
-        streams: dict[str, StreamInfo] | None = None
-        for name in names:
-            table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(root, name))))
-            found = _streams_of(table, storage.join(root, name))
-            if streams is not None and found != streams:
-                raise InputError(
-                    f"{name} in {root!r} holds streams {found}, the shards before it {streams}: "
-                    "tokenize all of them with the same tokenizers"
-                )
-            streams = found
+        streams: dict[str, StreamInfo] = {}
+        for streams, table in read_shards(folder):
             records += _read_table(table, streams)
-        return cls(records, streams or {})
+        return cls(records, streams)
+
+
+def shard_paths(folder: str) -> list[str]:
+    """The shards of a store, in their order. Raises InputError where there is none."""
+    root = storage.join(folder, SHARDS) if storage.exists(storage.join(folder, SHARDS)) else str(folder)
+    names = [name for name in storage.list_files(root) if name.endswith(".parquet")]
+    if not names:
+        raise InputError(f"{folder!r} holds no Parquet shard: give a folder that tokenize_speech has written")
+    return [storage.join(root, name) for name in names]
+
+
+def read_shards(folder: str) -> Iterator[tuple[dict[str, StreamInfo], pa.Table]]:
+    """The streams and the rows of every shard. Raises InputError as TokenStore.open does."""
+    streams: dict[str, StreamInfo] | None = None
+    for path in shard_paths(folder):
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        found = streams_of(table.schema, path)
+        if streams is not None and found != streams:
+            raise InputError(
+                f"{path} holds streams {found}, the shards before it {streams}: "
+                "tokenize all of them with the same tokenizers"
+            )
+        streams = found
+        yield streams, table
 
 
 def write_shard(path: str, rows: Iterable[Record], streams_meta: Mapping[str, StreamInfo]) -> None:
@@ -140,8 +154,22 @@ def _table(rows: Sequence[Record], streams_meta: Mapping[str, StreamInfo], dedup
         columns[name] = _codes_column([row.streams.get(name) for row in rows])
         if name in deduplicated:
             columns[name + DURATIONS] = _codes_column([row.durations.get(name) for row in rows])
-    meta = {"streams": {name: asdict(streams_meta[name]) for name in sorted(streams_meta)}}
-    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(meta).encode()})
+    return pa.table(columns).replace_schema_metadata(_metadata(streams_meta))
+
+
+def _metadata(streams: Mapping[str, StreamInfo]) -> dict[bytes, bytes]:
+    meta = {"streams": {name: asdict(streams[name]) for name in sorted(streams)}}
+    return {METADATA_KEY: json.dumps(meta).encode()}
+
+
+def row_schema(streams: Mapping[str, StreamInfo], deduplicated: Iterable[str]) -> pa.Schema:
+    """The columns of rows with these streams."""
+    columns: dict[str, pa.DataType] = dict(_FIELDS)
+    for name in sorted(streams):
+        columns[name] = pa.list_(pa.int16())
+        if name in deduplicated:
+            columns[name + DURATIONS] = pa.list_(pa.int16())
+    return pa.schema(columns, metadata=_metadata(streams))
 
 
 def _column(rows: Sequence[Record], name: str) -> list[Any]:
@@ -162,8 +190,9 @@ def _codes_column(codes: Sequence[np.ndarray | None]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, values, mask=pa.array([item is None for item in codes], pa.bool_()))
 
 
-def _streams_of(table: pa.Table, path: str) -> dict[str, StreamInfo]:
-    metadata = table.schema.metadata or {}
+def streams_of(schema: pa.Schema, path: str) -> dict[str, StreamInfo]:
+    """The streams of a shard's schema. Raises InputError where `path` is no shard."""
+    metadata = schema.metadata or {}
     if METADATA_KEY not in metadata:
         raise InputError(f"{path} is no shard of a token store: its schema has no {METADATA_KEY.decode()!r} metadata")
     return {name: StreamInfo(**info) for name, info in json.loads(metadata[METADATA_KEY])["streams"].items()}

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from data.errors import InputError
 from data.grammar.base import Grammar
+from data.lengths import Lengths
 from data.mixture import MixtureRow, PhaseMixture, draw_rng
 from data.packing import Batch, BestFitPacker, PackedDocument, pack_batch
 from data.planning import PlannedDocument, Planner, Row
@@ -33,9 +34,10 @@ class TokenStream:
         global_batch_rows: int,
         seed: int,
         streams: Mapping[str, StreamInfo] | None = None,
+        lengths: Lengths | None = None,
     ) -> None:
         self.planner = Planner(
-            records, grammars, groups, phase, phase_steps, sequence_length, global_batch_rows, seed, streams
+            records, grammars, groups, phase, phase_steps, sequence_length, global_batch_rows, seed, streams, lengths
         )
         self._grammars, self._phase, self._seed = grammars, phase, seed
         self.sequence_length, self.global_batch_rows = sequence_length, global_batch_rows
@@ -73,7 +75,7 @@ class TokenStream:
         return next(self._grammars[source].pad_id for source in self.planner.weights)
 
     def _render(self, document: PlannedDocument) -> PackedDocument:
-        grammar, record = self._grammars[document.source], self.planner.records[document.record]
+        grammar, record = self._grammars[document.source], self.planner.record(document.record)
         rng = draw_rng(self._seed, document.source, record.id, document.visit) if grammar.draws else None
         ids, loss_mask = grammar.tokens(self.planner.crops.crop(record, document.span), rng)
         weight = self._phase.loss_weights.get(document.source, 1.0)

@@ -1,5 +1,6 @@
 """The work of train_vocoder in a process of its own: pairs of codes and frames, then the training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def train_vocoder(
     storage.write_json(storage.join(folder, "summary.json"), summary)
 
 
-def choose(records: list[Record], most: int, seed: int) -> list[Record]:
+def choose(records: Sequence[Record], most: int, seed: int) -> list[Record]:
     """At most `most` training records with units, drawn by `seed`; those without a speaker only where none has one."""
     usable = [record for record in records if record.split == "train" and STREAM in record.streams]
     named = [record for record in usable if record.speaker]

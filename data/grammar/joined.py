@@ -68,8 +68,10 @@ class JoiningGrammar(Protocol):
 
 
 def joined_for(grammar: Any, records: Iterable[Any], max_tokens: int) -> list[JoinedRecord]:
-    """What a grammar is trained on beside single records: its records by id, joined. Empty for one that joins none."""
+    """What a grammar is trained on in place of single `records`: these, which it accepts, joined in their order.
+
+    Empty for one that joins none.
+    """
     if not isinstance(grammar, JoiningGrammar) or not grammar.joins:
         return []
-    accepted = sorted((record for record in records if grammar.accepts(record)), key=lambda record: record.id)
-    return list(join_records(accepted, grammar.longest_tokens, max_tokens))
+    return list(join_records(records, grammar.longest_tokens, max_tokens))

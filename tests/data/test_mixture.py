@@ -38,7 +38,7 @@ def test_shares_are_exact_within_one_document_of_each_source(shares: list[float]
 
 
 def test_every_epoch_shows_each_utterance_once_in_another_order() -> None:
-    order = EpochOrder(1, "asr", [f"u{index}" for index in range(50)])
+    order = EpochOrder(1, "asr", np.arange(50))
     epochs = [[order.next() for _ in range(50)] for _ in range(3)]
     for number, epoch in enumerate(epochs):
         assert sorted(index for index, _ in epoch) == list(range(50))
@@ -47,10 +47,11 @@ def test_every_epoch_shows_each_utterance_once_in_another_order() -> None:
 
 
 def test_the_order_of_the_store_does_not_matter() -> None:
-    ids = [f"u{index}" for index in range(20)]
-    turned = ids[::-1]
-    first, second = EpochOrder(1, "asr", ids), EpochOrder(1, "asr", turned)
-    assert [ids[first.next()[0]] for _ in range(60)] == [turned[second.next()[0]] for _ in range(60)]
+    ids = sorted(f"u{index}" for index in range(20))
+    shuffled = np.random.default_rng(0).permutation(20)  # where a store holds the records of these ids
+    first, second = EpochOrder(1, "asr", np.arange(20)), EpochOrder(1, "asr", shuffled)
+    place = {int(row): index for index, row in enumerate(shuffled)}
+    assert [ids[first.next()[0]] for _ in range(60)] == [ids[place[second.next()[0]]] for _ in range(60)]
 
 
 def test_draws_depend_on_all_four_keys_and_nothing_else() -> None:

@@ -76,15 +76,15 @@ def test_a_remote_folder_that_another_process_fetches_meanwhile_stays_whole(tmp_
     url = f"memory://{uuid.uuid4().hex}"
     for name in ("a", "b"):
         storage.write_text(storage.join(url, name), name)
-    read_bytes, others = storage.read_bytes, []
+    copy_file, others = storage.copy_file, []
 
-    def meeting(path):
-        if str(path).endswith("/b") and not others:  # this process has half of it when another comes and is faster
+    def meeting(source, target):
+        if str(source).endswith("/b") and not others:  # this process has half of it when another comes and is faster
             others.append(None)
             others[0] = storage.local_folder(url)
-        return read_bytes(path)
+        copy_file(source, target)
 
-    monkeypatch.setattr(storage, "read_bytes", meeting)
+    monkeypatch.setattr(storage, "copy_file", meeting)
     found = storage.local_folder(url)
     assert found == others[0]
     assert {path.name: path.read_text() for path in found.iterdir()} == {"a": "a", "b": "b"}
@@ -96,7 +96,7 @@ def test_a_remote_folder_that_could_not_be_fetched_whole_leaves_nothing(tmp_path
     url = f"memory://{uuid.uuid4().hex}"
     storage.write_text(storage.join(url, "a"), "1")
     with monkeypatch.context() as broken:
-        broken.setattr(storage, "read_bytes", lambda path: 1 / 0)
+        broken.setattr(storage, "copy_file", lambda source, target: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             storage.local_folder(url)
     assert (storage.local_folder(url) / "a").read_text() == "1"

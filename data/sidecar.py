@@ -1,0 +1,112 @@
+"""What a large token store needs beside it, so that training starts at once: its rows at hand, and how long they are.
+
+    records.arrow   the rows of all shards, uncompressed (data.rows)
+    by_id.npy       int32 (N,): indices of the rows in the order of their ids
+    lengths-0.npy … int32 (N,): lengths under the first task, … (data.lengths); 0 where the row is of another split
+    sidecar.json    fingerprint and tasks; written last
+
+Made once per (store, vocabulary with its text tokenizer, formats) by one writer; a fingerprint of these is kept with
+it, and a sidecar of another one is refused. Readers memory-map it: a URL is fetched to this machine once.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data import storage
+from data.errors import InputError
+from data.grammar.base import Grammar
+from data.lengths import UNKNOWN, Lengths
+from data.rows import Rows, open_rows, write_rows
+from data.store import TokenStore, read_shards
+
+MANIFEST = "sidecar.json"
+ROWS = "records.arrow"
+BY_ID = "by_id"
+_FOOTER_BYTES = 1 << 16
+
+
+def store_fingerprint(folder: str) -> str:
+    """What tells a store from another without reading it whole: its shards' names and sizes, and what ends each file
+    (Parquet's account of its columns), or what its finished run folder says of itself."""
+    finished = storage.join(folder, "_SUCCESS")
+    sizes = storage.list_sizes(folder)
+    found: dict[str, Any] = {name: size for name, size in sizes.items() if name.endswith(".parquet")}
+    if storage.exists(finished):
+        found["_SUCCESS"] = storage.read_text(finished)
+    else:
+        for name, size in found.items():
+            ending = storage.read_range(storage.join(folder, name), max(0, size - _FOOTER_BYTES), size)
+            found[name] = [size, storage.hash_bytes(ending)]
+    return storage.hash_json(found)
+
+
+def sidecar_fingerprint(folder: str, grammars: Mapping[str, Grammar], of: Any) -> str:
+    """The fingerprint of a sidecar for a store and some tasks; `of` is what their lengths hang on (JSON)."""
+    return storage.hash_json({"store": store_fingerprint(folder), "tasks": sorted(grammars), "of": of})
+
+
+def build_sidecar(store: str, folder: str, grammars: Mapping[str, Grammar], fingerprint: str, split: str) -> None:
+    """Write the sidecar of a store's folder for the records of a split. Memory does not grow with the store but for
+    the arrays. Raises InputError as TokenStore.open does."""
+    storage.delete(folder)
+    streams, _ = next(read_shards(store))
+    with tempfile.TemporaryDirectory() as temporary:
+        local = temporary if storage.is_url(folder) else folder
+        with storage.writing(storage.join(local, ROWS)) as handle:
+            write_rows(handle, (table for _, table in read_shards(store)), streams)
+        rows = open_rows(storage.join(local, ROWS))
+        _write_array(local, BY_ID, rows.by_id)
+        for number, (_, lengths) in enumerate(sorted(measured_lengths(rows, grammars, split).items())):
+            _write_array(local, _array_name(number), lengths)
+        if local != folder:
+            storage.copy_folder(local, folder)
+    manifest = {"fingerprint": fingerprint, "tasks": sorted(grammars), "records": len(rows), "split": split}
+    storage.write_json(storage.join(folder, MANIFEST), manifest)
+
+
+def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) -> dict[str, np.ndarray]:
+    """task -> lengths of the rows."""
+    found = {task: np.zeros(len(rows), dtype=np.int32) for task in grammars}
+    for index, record in enumerate(rows):
+        if record.split == split:
+            for task, grammar in grammars.items():
+                if grammar.accepts(record):
+                    found[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
+    return found
+
+
+def open_sidecar(folder: str, fingerprint: str) -> tuple[TokenStore, Lengths] | None:
+    """The store, its rows read when asked for, and their lengths; None where there is no sidecar in the folder.
+
+    Raises InputError for a sidecar of something else.
+    """
+    if not storage.exists(storage.join(folder, MANIFEST)):
+        return None
+    manifest = storage.read_json(storage.join(folder, MANIFEST))
+    if manifest["fingerprint"] != fingerprint:
+        raise InputError(
+            f"the sidecar in {folder!r} is of {manifest['fingerprint'][:12]}, this store and recipe are "
+            f"{fingerprint[:12]}: delete the folder, it will be made again"
+        )
+    local = storage.local_folder(folder)
+    by_id = np.load(local / f"{BY_ID}.npy", mmap_mode="r")
+    rows = open_rows(str(local / ROWS), by_id)
+    tasks = enumerate(manifest["tasks"])
+    by_task = {task: np.load(local / f"{_array_name(number)}.npy", mmap_mode="r") for number, task in tasks}
+    return TokenStore(rows, rows.streams), Lengths(by_id, by_task)
+
+
+def _array_name(number: int) -> str:
+    return f"lengths-{number}"
+
+
+def _write_array(folder: str, name: str, values: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.save(content, values)
+    storage.write_bytes(storage.join(folder, f"{name}.npy"), content.getvalue())
