@@ -182,6 +182,12 @@ class LanguageModelConfig(Frozen):
         description="how a pretrained model's embedding rows of new ids are drawn: at the mean of the known rows, "
         "from their normal distribution, or around zero",
     )
+    rope_theta: float | None = Field(
+        None,
+        gt=0,
+        description="base of the rotary positions of a pretrained model; null: as it was trained",
+        json_schema_extra={"absent_when_default": True},
+    )
     hidden_size: int = Field(192, ge=8)
     num_layers: int = Field(4, ge=1)
     num_heads: int = Field(4, ge=1)

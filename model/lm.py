@@ -28,7 +28,7 @@ def build_language_model(
     Raises InputError when `config.path` holds no model, or the heads do not divide the width.
     """
     if config.path is not None:
-        model = load_language_model(config.path)
+        model = load_language_model(config.path, config.rope_theta)
         known_ids = vocabulary.block(TEXT_BLOCK).size if known_ids is None else known_ids
         extend_embeddings(model, vocabulary, known_ids, config.new_rows, seed)
         return model.train()
@@ -58,19 +58,34 @@ def build_language_model(
     return model
 
 
-def load_language_model(path: str) -> Any:
-    """The float32 causal LM of a Hugging Face folder, URL or hub id. Raises InputError when there is none."""
-    from transformers import AutoModelForCausalLM
+def load_language_model(path: str, rope_theta: float | None = None) -> Any:
+    """The float32 causal LM of a Hugging Face folder, URL or hub id, on another base of its rotary positions if asked.
+
+    Raises InputError when there is none, or none with such positions.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     local = str(storage.local_folder(path)) if storage.is_url(path) else path
     try:
-        return AutoModelForCausalLM.from_pretrained(local, dtype=torch.float32, attn_implementation=ATTENTION)
+        shape = AutoConfig.from_pretrained(local)
+        if rope_theta is not None:
+            _set_rope_theta(shape, rope_theta, path)
+        return AutoModelForCausalLM.from_pretrained(
+            local, config=shape, dtype=torch.float32, attn_implementation=ATTENTION
+        )
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path!r} holds no causal language model: give a model folder or a hub id ({error})"
         ) from None
+
+
+def _set_rope_theta(shape: Any, rope_theta: float, path: str) -> None:
+    known = getattr(shape, "rope_parameters", None) or {}
+    if "rope_theta" not in known:
+        raise InputError(f"lm.rope_theta={rope_theta:g}: {path!r} has no rotary positions of one base; set it to null")
+    shape.rope_parameters = {**known, "rope_theta": rope_theta}
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:

@@ -75,7 +75,8 @@ class PhaseConfig(Frozen):
             raise ValueError(f"phase {self.name!r} has trainable: lora and no adapters: give it a lora section")
         if self.trainable == "all" and self.lora is not None:
             raise ValueError(f"phase {self.name!r} has adapters and trainable: all: leave one of them out")
-        if self.warmup_ratio is not None and "warmup_steps" in self.model_fields_set:
+        # Not by model_fields_set: a recipe that is sent to a worker has every field set.
+        if self.warmup_ratio is not None and self.warmup_steps != type(self).model_fields["warmup_steps"].default:
             raise ValueError(f"phase {self.name!r} has both warmup_steps and warmup_ratio: give one of them")
         return self
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from data.errors import InputError
 from model.config import LanguageModelConfig
@@ -46,6 +47,20 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         build_language_model(LanguageModelConfig(path=str(tmp_path)), VOCABULARY)
     with pytest.raises(InputError, match="do not fit the model"):
         add_lora(tiny_model(), LoraConfig(targets=("nowhere",)), 1)
+
+
+def test_a_pretrained_model_gets_another_base_of_its_rotary_positions(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    kept = build_language_model(LanguageModelConfig(path=str(tmp_path)), VOCABULARY)
+    moved = build_language_model(LanguageModelConfig(path=str(tmp_path), rope_theta=50000), VOCABULARY)
+    assert kept.config.rope_parameters["rope_theta"] == tiny_model().config.rope_parameters["rope_theta"]
+    assert moved.config.rope_parameters["rope_theta"] == 50000
+    ids_BT = torch.arange(16)[None]
+    logits = [model.eval()(input_ids=ids_BT, use_cache=False).logits for model in (kept, moved)]
+    assert not torch.allclose(*logits)
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=64)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(InputError, match="no rotary positions"):
+        build_language_model(LanguageModelConfig(path=str(tmp_path / "gpt2"), rope_theta=50000), VOCABULARY)
 
 
 @pytest.mark.parametrize(

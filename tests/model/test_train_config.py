@@ -82,3 +82,8 @@ def test_rows_are_padded_to_whole_rounds_of_micro_batches() -> None:
 def test_a_phase_that_contradicts_itself_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="phase 'only'"):
         PhaseConfig(name="only", steps_fraction=1.0, weights={"asr": 1.0}, **fields)
+
+
+def test_a_phase_with_a_warmup_ratio_survives_the_way_to_a_worker() -> None:
+    phase = PhaseConfig(name="p", steps_fraction=1.0, weights={"asr": 1.0}, warmup_ratio=0.1)
+    assert PhaseConfig.model_validate(phase.model_dump(mode="json")) == phase
