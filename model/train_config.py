@@ -138,6 +138,7 @@ class TrainConfig(Frozen):
     )
     validation_rows: int = placement(8, "packed rows of held-out records per task, at most", ge=1)
     probe_utterances: int = placement(0, "held-out records per task that are decoded beside the losses", ge=0)
+    probe_tasks: tuple[str, ...] = placement(("asr", "tts"), "which of the validated tasks the probe decodes")
     probe_tokens: int = placement(200, "tokens that the probe decodes per record, at most", ge=1)
 
     @model_validator(mode="after")

@@ -19,6 +19,8 @@ from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
 from ray_jobs.train_parts import export_checkpoint, load_parts, phases_to_run, read_mixture
 from ray_jobs.train_run import run_training
+from ray_jobs.train_sinks import check_sinks
+from ray_jobs.train_validation import validation_rows
 from ray_jobs.weights import weight_lines
 
 log = logging.getLogger("antiphon")
@@ -29,8 +31,11 @@ def work(run: Run) -> None:
     recipe = with_dtype(run.recipe)
     folder = run.folder.path
     parts = load_parts(recipe, run.inputs)
-    for plan in parts.phases:
-        parts.stream(plan).plan(0)  # what does not fit is said here, before workers start
+    check_sinks(recipe.train.sinks)
+    for plan in parts.phases:  # what does not fit is said here, before workers start
+        parts.stream(plan).plan(0)
+        if recipe.train.validate_every:
+            validation_rows(parts, plan)
     if not finished(folder, parts.phases):
         run_training(parts, folder)
     merge_metrics(folder)

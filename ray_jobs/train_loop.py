@@ -31,6 +31,7 @@ from model.train_step import to_tensors
 from ray_jobs.train_log import DataWait, TrainLog
 from ray_jobs.train_parts import TrainParts, base_of, export_checkpoint, first_model
 from ray_jobs.train_sinks import Sink
+from ray_jobs.train_validation import Validation
 
 log = logging.getLogger("antiphon")
 
@@ -85,7 +86,9 @@ class TrainLoop:
 
     def _run_phase(self, plan: PhasePlan, resume: str | None) -> str:
         """Train a phase from its start or from a checkpoint within it; the checkpoint at its end."""
-        lm = first_model(self.parts, plan, self.folder, base_of(self.parts, plan)).to(self.device)
+        base = base_of(self.parts, plan)
+        validation = Validation(self.parts, plan, self.device, lambda: first_model(self.parts, plan, self.folder, base))
+        lm = first_model(self.parts, plan, self.folder, base).to(self.device)
         flops, wait = FlopCount.of(lm), DataWait()
         engine = start_engine(lm, self.train, self.dtype)
         first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
@@ -98,7 +101,8 @@ class TrainLoop:
             local = step - plan.first_step
             lr = learning_rate(plan.config, plan.steps, local)
             result = run_step(engine, to_tensors(batch, self.device), self.train, lr, self.parts.vocabulary.pad_id)
-            self._log_step(plan, step + 1, lr, result, batch, batch_hash)
+            found = {"lr": lr, "batch_hash": batch_hash, **validation.after(step + 1, engine)}
+            self._log_step(plan, step + 1, result, found, batch)
             if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
                 checkpoint = self._save(engine, plan, step + 1, result)
         engine.destroy()
@@ -122,19 +126,16 @@ class TrainLoop:
                     pending = ahead.submit(render, step + 1 - plan.first_step)
                 yield step, batch, batch_hash
 
-    def _log_step(
-        self, plan: PhasePlan, step: int, lr: float, result: StepResult, batch: Batch, batch_hash: str
-    ) -> None:
+    def _log_step(self, plan: PhasePlan, step: int, result: StepResult, found: dict[str, Any], batch: Batch) -> None:
         if self._log is None:
             return
         row = {
             "step": step,
             "phase": plan.config.name,
             "loss": result.loss,
-            "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens": result.tokens,
-            "batch_hash": batch_hash,
+            **found,
         }
         self._log.step(plan, row, to_tensors(batch))
 

@@ -168,7 +168,7 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
     plan = _phase_of(parts, manifest, checkpoint)
     run_folder = checkpoint.rstrip("/").rsplit("/", 2)[0]
     lm = first_model(parts, plan, run_folder, manifest["base"])
-    _put_weights(lm, assemble_weights(checkpoint), checkpoint)
+    put_weights(lm, assemble_weights(checkpoint), checkpoint)
     vocoders = {}
     if parts.recipe.vocoder is not None:
         vocoders["unit"] = storage.join(parts.inputs["train_vocoder"], "unit")
@@ -194,7 +194,8 @@ def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> P
     raise InputError(f"{checkpoint!r} is of phase {manifest['phase']!r}, this recipe has {known}: use its own recipe")
 
 
-def _put_weights(lm: Any, weights: dict[str, torch.Tensor], checkpoint: str) -> None:
+def put_weights(lm: Any, weights: dict[str, torch.Tensor], checkpoint: str) -> None:
+    """Copy `weights` into the parameters of these names. Raises InputError where `checkpoint` has others."""
     parameters = dict(lm.named_parameters())
     with torch.no_grad():
         for name, weight in weights.items():
