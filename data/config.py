@@ -1,5 +1,6 @@
 """Configuration of the data room: corpora, tokenization, sequences, mixtures."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -117,4 +118,71 @@ class GrammarConfig(Frozen):
                     f"grammar.groups.{group} names {missing}, which grammar.templates lacks, and grammar.formats too: "
                     f"add them there, or choose from {sorted(self.tasks)}"
                 )
+        return self
+
+
+class WeightPoint(Frozen):
+    """The weights of a mixture at one step of its phase."""
+
+    step: int = Field(ge=1, description="steps of the phase before it")
+    weights: dict[str, float] = Field(description="mixture group -> share; they sum to 1")
+
+
+class PhaseMixture(Frozen):
+    """What a training phase shows, and how much of each."""
+
+    name: str
+    weights: dict[str, float] = Field(description="mixture group -> share of the tokens (see unit); they sum to 1")
+    unit: Literal["tokens", "samples"] = Field(
+        "tokens", description="what the weights are shares of; samples are records, exact in every thousand"
+    )
+    picks: Literal["largest_deficit", "earliest_deadline"] = Field(
+        "largest_deficit",
+        description="how shares of tokens are kept: largest_deficit never lets a source be ahead by more than one "
+        "document nor behind by two, earliest_deadline by more than one either way",
+    )
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="a group's weight w counts as w^(1/temperature): above 1 evens the weights out (with sizes as "
+        "weights, the rule of T5 and mT5)",
+    )
+    weight_schedule: tuple[WeightPoint, ...] = Field(
+        (),
+        description="later weights: straight lines from `weights` at step 0 through these points, then the last one's",
+    )
+    max_epochs: dict[str, float] = Field(
+        {}, description="task -> how often its records are shown at most; its share then goes to the other tasks"
+    )
+    loss_weights: dict[str, float] = Field({}, description="task -> weight of its target tokens (default 1)")
+    crop_probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance that a speech-text record is cut to a span of words at its first visits",
+    )
+    crop_end_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of the phase's steps after which cropping ends"
+    )
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> "PhaseMixture":
+        for weights in (self.weights, *(point.weights for point in self.weight_schedule)):
+            total = sum(weights.values())
+            if abs(total - 1) > 1e-6 or any(weight < 0 for weight in weights.values()):
+                raise ValueError(
+                    f"weights of phase {self.name!r} sum to {total:g}: give non-negative weights that sum to 1"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_ascends(self) -> "PhaseMixture":
+        steps = [point.step for point in self.weight_schedule]
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"weight_schedule of phase {self.name!r} has steps {steps}: give them in ascending order")
+        if self.unit == "samples" and self.picks != "largest_deficit":
+            raise ValueError(f"phase {self.name!r}: picks is for shares of tokens: leave it out with unit: samples")
+        low = {task: epochs for task, epochs in self.max_epochs.items() if epochs <= 0}
+        if low:
+            raise ValueError(f"max_epochs of phase {self.name!r} has {low}: give numbers above 0, or weight 0")
         return self

@@ -1,4 +1,4 @@
-"""Which document comes next: shares of the tokens asked of every source, and draws that depend on nothing else.
+"""The order of a source's documents, draws that depend on nothing else, and the table of what a mixture came to.
 
 A source is one task over the records that its grammar accepts. Every draw is a function of (seed, source, utterance
 id, visit) alone, through a keyed hash: no generator is carried from one draw to the next.
@@ -14,22 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data.errors import InputError
-
-
-class PhaseMixture(Protocol):
-    """The part of a training phase that the token stream reads (model.train_config.PhaseConfig has it)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weights(self) -> Mapping[str, float]: ...
-    @property
-    def loss_weights(self) -> Mapping[str, float]: ...
-    @property
-    def crop_probability(self) -> float: ...
-    @property
-    def crop_end_fraction(self) -> float: ...
+BLOCK = 4096  # places of an order that are Python's integers at a time
 
 
 def draw_bytes(seed: int, source: str, utterance: str, visit: int) -> bytes:
@@ -43,67 +28,66 @@ def draw_rng(seed: int, source: str, utterance: str, visit: int) -> np.random.Ge
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def source_weights(groups: Mapping[str, Sequence[str]], weights: Mapping[str, float]) -> dict[str, float]:
-    """Share of the tokens of every task: a group's weight in equal parts over its tasks; zero shares are left out.
-
-    A task in several groups gets the sum. Raises InputError for a weight whose group is unknown or empty.
-    """
-    shares: dict[str, float] = {}
-    for group, weight in weights.items():
-        if not groups.get(group):
-            raise InputError(f"weights name group {group!r}, which grammar.groups lacks: choose from {sorted(groups)}")
-        for task in groups[group]:
-            shares[task] = shares.get(task, 0.0) + weight / len(groups[group])
-    total = sum(shares.values())
-    return {task: share / total for task, share in shares.items() if share > 0}
-
-
-class LargestDeficit:
-    """Picks the source that is furthest behind its share of the tokens: never off by more than one document each."""
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self.weights = dict(weights)
-        self.tokens = dict.fromkeys(weights, 0)
-        self._total = 0
-
-    def pick(self) -> str:
-        """The source to draw from next. Ties go to the larger share, then to the source named first."""
-        total = self._total + 1
-        return max(self.weights, key=lambda source: self.weights[source] * total - self.tokens[source])
-
-    def add(self, source: str, num_tokens: int) -> None:
-        """Account for a document drawn."""
-        self.tokens[source] += num_tokens
-        self._total += num_tokens
-
-
 class EpochOrder:
     """The order of one source's records: epoch after epoch, each in its own permutation, which depends on
-    (seed, source, epoch) and on the set of ids, not on the order that the store lists them in.
+    (seed, source, epoch) and on the records' order by id, not on the order that the store lists them in.
 
-    `members` are the records' indices in the order of their ids, an array (N,).
+    `members_N` are the records' indices in the order of their ids.
     """
 
-    def __init__(self, seed: int, source: str, members: np.ndarray) -> None:
-        self._seed, self._source, self._members = seed, source, members
-        self._epoch = -1
-        self._order = members[:0]
-        self._position = 0
+    def __init__(self, seed: int, source: str, members_N: np.ndarray) -> None:
+        self._seed, self._source, self._members_N = seed, source, members_N
+        self.seek(0)
+
+    def seek(self, drawn: int) -> None:
+        """Go on as if `drawn` records had been drawn."""
+        self.drawn = drawn
+        self._epoch = drawn // len(self._members_N) - 1
+        self._order_N = self._members_N[:0]
+        self._block: list[int] = []
+        self._first = drawn - drawn % len(self._members_N)  # draws before the epoch of _order_N
+        self._start = drawn  # draws before _block
 
     def next(self) -> tuple[int, int]:
         """(index of the record, visit): the visit is the epoch's number."""
-        if self._position == len(self._order):
-            self._epoch += 1
+        place = self.drawn - self._start
+        if place == len(self._block):
+            self._read_on()
+            place = 0
+        self.drawn += 1
+        return self._block[place], self._epoch
+
+    def _read_on(self) -> None:
+        """The next block of the order as Python's integers: whole, an order takes eight times an array's memory."""
+        size = len(self._members_N)
+        if not len(self._order_N) or self.drawn == self._first + size:
+            self._epoch = self.drawn // size
+            self._first = self._epoch * size
             rng = draw_rng(self._seed, self._source, "", self._epoch)
-            self._order = self._members[rng.permutation(len(self._members))]
-            self._position = 0
-        self._position += 1
-        return int(self._order[self._position - 1]), self._epoch
+            self._order_N = self._members_N[rng.permutation(size)]
+        self._start = self.drawn
+        place = self.drawn - self._first
+        self._block = self._order_N[place : place + BLOCK].tolist()
+
+
+class Drawn(Protocol):
+    """A document as the table counts it; `start` is above 0 for the later parts of one that was split."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def record(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def start(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class MixtureRow:
-    """One line of the table "asked / got / repeated": shares of the tokens, and how often documents came again."""
+    """One line of the table "asked / got / repeated": shares (of the tokens, or of the samples), how often documents
+    came again, and what else befell the source: documents too long for a row that were dropped or split, and the
+    step of the phase at which its cap of epochs was reached."""
 
     source: str
     asked: float
@@ -112,38 +96,45 @@ class MixtureRow:
     documents: int
     repeated: int
     epochs: float
+    dropped: int = 0
+    split: int = 0
+    ended_at_step: int | None = None
 
 
 def mixture_table(
-    weights: Mapping[str, float], sizes: Mapping[str, int], drawn: Iterable[tuple[str, int, int]]
+    asked: Mapping[str, float], sizes: Mapping[str, int], drawn: Iterable[Drawn], unit: str = "tokens"
 ) -> list[MixtureRow]:
-    """What `drawn` documents (source, record, tokens) amount to; `sizes` are the utterances of every source."""
+    """What `drawn` documents amount to; `sizes` are the records of every source; `unit`: what shares are taken of."""
     tokens: Counter[str] = Counter()
-    seen: dict[str, Counter[int]] = {source: Counter() for source in weights}
-    for source, record, num_tokens in drawn:
-        tokens[source] += num_tokens
-        seen[source][record] += 1
-    total = max(1, sum(tokens.values()))
+    seen: dict[str, Counter[int]] = {source: Counter() for source in asked}
+    for document in drawn:
+        tokens[document.source] += document.num_tokens
+        seen[document.source][document.record] += not document.start
+    documents = {source: counts.total() for source, counts in seen.items()}
+    amounts: Mapping[str, int] = documents if unit == "samples" else tokens
+    total = max(1, sum(amounts.values()))
     return [
         MixtureRow(
             source=source,
-            asked=asked,
-            got=tokens[source] / total,
+            asked=share,
+            got=amounts[source] / total,
             tokens=tokens[source],
-            documents=seen[source].total(),
-            repeated=seen[source].total() - len(seen[source]),
-            epochs=seen[source].total() / max(1, sizes[source]),
+            documents=documents[source],
+            repeated=sum(count - 1 for count in seen[source].values() if count),
+            epochs=documents[source] / max(1, sizes[source]),
         )
-        for source, asked in weights.items()
+        for source, share in asked.items()
     ]
 
 
-def format_mixture_table(table: Iterable[MixtureRow]) -> str:
-    """The table as text for a log."""
-    lines = [f"{'source':24} {'asked':>7} {'got':>7} {'tokens':>10} {'documents':>10} {'repeated':>9} {'epochs':>7}"]
-    lines += [
-        f"{row.source:24} {row.asked:7.2%} {row.got:7.2%} {row.tokens:10d} {row.documents:10d} {row.repeated:9d} "
-        f"{row.epochs:7.2f}"
-        for row in table
-    ]
+def format_mixture_table(table: Sequence[MixtureRow]) -> str:
+    """The table as text for a log; what befell no source has no column."""
+    names = ["tokens", "documents", "repeated", "epochs"]
+    names += [name for name in ("dropped", "split") if any(getattr(row, name) for row in table)]
+    lines = [f"{'source':24} {'asked':>7} {'got':>7}" + "".join(f" {name:>10}" for name in names)]
+    for row in table:
+        numbers = [row.epochs if name == "epochs" else getattr(row, name) for name in names]
+        cells = [f" {number:10.2f}" if isinstance(number, float) else f" {number:10d}" for number in numbers]
+        ended = "" if row.ended_at_step is None else f"  all its epochs by step {row.ended_at_step}"
+        lines.append(f"{row.source:24} {row.asked:7.2%} {row.got:7.2%}" + "".join(cells) + ended)
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Packing of documents into rows of one length, from their lengths alone, and the arrays of packed rows.
 
-Documents are never split. Those of one row are isolated by position_ids that restart at 0: given neither an attention
+Those of one row are isolated by position_ids that restart at 0: given neither an attention
 mask nor a cache, attention then stays inside each document. Padding is a document of its own.
 
 Shapes: B = rows, T = tokens of a row.
@@ -42,6 +42,11 @@ class BestFitPacker(Generic[Item]):
         insort(self._by_length, (num_tokens, -self._added))  # of equal lengths, bisection finds the oldest
         self._added += 1
         self.pending_tokens += num_tokens
+
+    @property
+    def waiting(self) -> list[Item]:
+        """The documents of the window, oldest first."""
+        return [item for _, item in self._waiting.values()]
 
     def next_row(self) -> list[Item]:
         """The documents of the next row; empty when the window is."""

@@ -1,165 +1,230 @@
 """What each step of a training phase shows: rows of documents, planned from lengths alone.
 
-A plan is a pure function of (records, mixture, seed), the same on every rank; nothing is rendered here.
+A plan is a pure function of (records, mixture, seed), the same on every rank; nothing is rendered here, and no record
+is held: sources are arrays of indices, a document's length comes from a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from data.config import PhaseMixture
 from data.errors import InputError
-from data.grammar.base import Grammar
-from data.grammar.crop import CropCurriculum, Span
-from data.grammar.joined import joined_for
-from data.lengths import UNKNOWN, Lengths, lengths_of
-from data.mixture import EpochOrder, LargestDeficit, MixtureRow, PhaseMixture, draw_rng, mixture_table, source_weights
+from data.mixture import EpochOrder, MixtureRow, mixture_table
 from data.packing import BestFitPacker
-from data.store import Record, StreamInfo
+from data.shares import ShareSchedule, picker_for
 
 KEPT_STEPS = 64  # plans remembered; an earlier step is planned again from the start
 
+Span = tuple[int, int]
+OverLong = Literal["drop", "split", "error"]
+# (source, record, visit, step) -> tokens of the document, and the words that the record is cut to
+Measure = Callable[[str, int, int, int], tuple[int, Span | None]]
 
-@dataclass(frozen=True, slots=True)
-class PlannedDocument:
-    """One visit to one record (its index) under one task, of `num_tokens` tokens, cut to `span` of its words."""
+
+class PlannedDocument(NamedTuple):
+    """One visit to one record (its index) under one task, of `num_tokens` tokens, cut to `span` of its words; or, of a
+    document that was split, the tokens from `start` on."""
 
     source: str
     record: int
     visit: int
     num_tokens: int
     span: Span | None = None
+    start: int = 0
 
 
 Row = tuple[PlannedDocument, ...]
 
 
 class Planner:
-    """The documents of every step of one phase; steps count from 0 within the phase.
+    """The documents of every step of one phase; steps count from 0 within the phase. Threads may share it.
 
-    `records` are the training records, in any order; `groups` the mixture's groups of tasks; `streams` the store's
-    (needed for cropping alone); `lengths` what is known of the records' lengths, found out here where it is not given.
-    Raises InputError when a weighted task has no record that fits a row.
+    `members`: the records of every source of `shares`, indices in the order of their ids; `splittable`: the sources
+    whose over-long documents `over_long="split"` may cut, the others' are dropped. Raises InputError for a cap of a
+    task that the phase does not show.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
-        grammars: Mapping[str, Grammar],
-        groups: Mapping[str, Sequence[str]],
         phase: PhaseMixture,
-        phase_steps: int,
+        shares: ShareSchedule,
+        members: Mapping[str, np.ndarray],
+        measure: Measure,
         sequence_length: int,
         global_batch_rows: int,
         seed: int,
-        streams: Mapping[str, StreamInfo] | None = None,
-        lengths: Lengths | None = None,
+        over_long: OverLong = "drop",
+        splittable: AbstractSet[str] = frozenset(),
     ) -> None:
-        if phase.crop_probability and streams is None:
-            raise InputError("crop_probability needs the streams' frame rates: Planner(..., streams=store.streams)")
-        self._grammars, self._seed = grammars, seed
-        self.sequence_length, self.global_batch_rows = sequence_length, global_batch_rows
-        self.weights = source_weights(groups, phase.weights)
-        self.crops = CropCurriculum(
-            phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
-        )
-        self._records, self._joined = records, list[Any]()
-        known = lengths or lengths_of(records, {source: grammars[source] for source in self.weights})
-        self._members = {source: self._taken(known.members(source), source, phase.name) for source in self.weights}
-        self._lengths = known.by_task
+        self._phase, self._shares, self._members, self._measure = phase, shares, members, measure
+        self.sequence_length, self.global_batch_rows, self._seed = sequence_length, global_batch_rows, seed
+        self._over_long, self._splittable = over_long, splittable
+        unknown = sorted(set(phase.max_epochs) - set(shares.sources))
+        if unknown:
+            raise InputError(
+                f"max_epochs of phase {phase.name!r} names {unknown}: choose from its tasks {sorted(shares.sources)}"
+            )
+        self._caps = {source: int(epochs * len(members[source])) for source, epochs in phase.max_epochs.items()}
+        self._lock = threading.RLock()
         self._restart()
 
     @property
     def num_dropped(self) -> dict[str, int]:
-        """Documents of each source that were too long for a row in the steps planned so far."""
-        return {source: len(records) for source, records in self._dropped.items()}
+        """Records of each source that were too long for a row in the steps planned so far, and left out."""
+        return {source: 0 if source in self._cut else len(found) for source, found in self._long.items()}
+
+    @property
+    def num_split(self) -> dict[str, int]:
+        """Records of each source that were too long for a row in the steps planned so far, and split."""
+        return {source: len(found) if source in self._cut else 0 for source, found in self._long.items()}
+
+    @property
+    def ended(self) -> dict[str, int]:
+        """Sources whose cap of epochs was reached in the steps planned so far, with the step."""
+        return dict(self._ended)
 
     def plan(self, step: int) -> list[Row]:
-        """The rows of a step's global batch. Steps in order cost least."""
-        if step not in self._plans and step < self._next_step:
+        """The rows of a step's global batch. Steps in order cost least. Raises InputError for a step at which no
+        source has anything left, and for a source of which no document fits a row."""
+        with self._lock:
+            self._plan_until(step)
+            return self._plans[step]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What `resume` needs to go on with `step`, as JSON: it grows with a step's rows, not with the records."""
+        with self._lock:
+            if step != self._next_step:
+                self._plan_until(step)
+            shown, waiting = self._states[step] if step in self._states else self._snapshot()
+            columns = [list(column) for column in zip(*waiting, strict=True)] if waiting else []
+            return {"step": step, **shown, "waiting": columns}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, which must be of a planner with the same arguments."""
+        with self._lock:
             self._restart()
-        while self._next_step <= step:
-            self._plans[self._next_step] = self._plan_next()
-            self._plans.pop(self._next_step - KEPT_STEPS, None)
-            self._next_step += 1
-        return self._plans[step]
+            self._next_step = state["step"]
+            self._ended.update(state["ended"])
+            self._picker.restore(state["picker"])
+            for source, drawn in state["drawn"].items():
+                self._orders[source].seek(drawn)
+            for source, record, visit, num_tokens, span, start in zip(*state["waiting"], strict=True):
+                document = PlannedDocument(source, record, visit, num_tokens, tuple(span) if span else None, start)
+                self._packer.add(num_tokens, document)
 
     def mixture_table(self, num_steps: int) -> list[MixtureRow]:
         """What the first `num_steps` steps show of each source: asked, got, repeated."""
-        drawn = (
-            (document.source, document.record, document.num_tokens)
-            for step in range(num_steps)
-            for row in self.plan(step)
-            for document in row
-        )
-        return mixture_table(self.weights, {source: len(found) for source, found in self._members.items()}, drawn)
-
-    def record(self, index: int) -> Any:
-        """The record of a planned document, or several of them joined."""
-        return self._records[index] if index < len(self._records) else self._joined[index - len(self._records)]
-
-    def _taken(self, members: np.ndarray, source: str, phase: str) -> np.ndarray:
-        """Indices of what a task is trained on, in the order of ids: `members`, or these joined to many turns."""
-        if not len(members):
-            raise InputError(
-                f"phase {phase!r}: none of the {len(self._records)} training records has what task {source!r} shows: "
-                "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
-            )
-        joined = joined_for(self._grammars[source], (self._records[i] for i in members.tolist()), self.sequence_length)
-        if not joined:
-            return members
-        first = len(self._records) + len(self._joined)
-        self._joined += joined
-        return np.array(sorted(range(len(joined)), key=lambda place: joined[place].id)) + first
+        drawn = (document for step in range(num_steps) for row in self.plan(step) for document in row)
+        sizes = {source: len(found) for source, found in self._members.items()}
+        table = mixture_table(self._shares.mean(num_steps), sizes, drawn, self._phase.unit)
+        dropped, split, ended = self.num_dropped, self.num_split, self.ended
+        return [
+            replace(row, dropped=dropped[row.source], split=split[row.source], ended_at_step=ended.get(row.source))
+            for row in table
+        ]
 
     def _restart(self) -> None:
+        sources = self._shares.sources
         self._next_step = 0
         self._plans: dict[int, list[Row]] = {}
-        self._deficit = LargestDeficit(self.weights)
-        self._orders = {source: EpochOrder(self._seed, source, found) for source, found in self._members.items()}
-        self._dropped: dict[str, set[int]] = {source: set() for source in self.weights}
+        self._states: dict[int, tuple[dict[str, Any], Sequence[PlannedDocument]]] = {}
+        self._ended: dict[str, int] = {}
+        self._picker = picker_for(self._phase, self._shares.at(0))
+        self._orders = {source: EpochOrder(self._seed, source, self._members[source]) for source in sources}
+        self._long: dict[str, set[int]] = {source: set() for source in sources}
+        self._cut = self._splittable if self._over_long == "split" else frozenset()
         self._packer: BestFitPacker[PlannedDocument] = BestFitPacker(self.sequence_length)
+
+    def _plan_until(self, step: int) -> None:
+        if step not in self._plans and step < self._next_step:
+            self._restart()
+        while self._next_step <= step:
+            if self._shares.changes:
+                self._reweigh()
+            self._states[self._next_step] = self._snapshot()
+            self._plans[self._next_step] = self._plan_next()
+            for kept in (self._plans, self._states):
+                kept.pop(self._next_step - KEPT_STEPS, None)
+            self._next_step += 1
+
+    def _snapshot(self) -> tuple[dict[str, Any], Sequence[PlannedDocument]]:
+        drawn = {source: order.drawn for source, order in self._orders.items()}
+        return {"picker": self._picker.state(), "drawn": drawn, "ended": dict(self._ended)}, self._packer.waiting
 
     def _plan_next(self) -> list[Row]:
         """One step. The window holds two steps' tokens, so that nearly every gap finds a document that fits."""
+        packer, picker = self._packer, self._picker
         window_tokens = 2 * self.global_batch_rows * self.sequence_length
-        while self._packer.pending_tokens < window_tokens:
-            document = self._draw(self._deficit.pick())
-            self._deficit.add(document.source, document.num_tokens)
-            self._packer.add(document.num_tokens, document)
-        return [tuple(self._packer.next_row()) for _ in range(self.global_batch_rows)]
+        while packer.pending_tokens < window_tokens and picker.weights:
+            source = picker.pick()
+            documents = self._draw(source)
+            if documents:
+                picker.add(source, sum([document.num_tokens for document in documents]))
+                for document in documents:
+                    packer.add(document.num_tokens, document)
+            else:
+                self._ended[source] = self._next_step
+                self._reweigh()
+        if not packer.pending_tokens:
+            raise InputError(
+                f"phase {self._phase.name!r} has nothing left to show at its step {self._next_step}: every task has "
+                f"reached its max_epochs {self._phase.max_epochs}: raise one of them, or give the phase fewer steps"
+            )
+        return [tuple(packer.next_row()) for _ in range(self.global_batch_rows)]
 
-    def _draw(self, source: str) -> PlannedDocument:
-        """The source's next document that fits a row."""
-        members, order = self._members[source], self._orders[source]
-        while True:
-            index, visit = order.next()
-            document = self._measured(source, index, visit)
-            if document.num_tokens <= self.sequence_length:
-                return document
-            self._dropped[source].add(index)
-            if len(self._dropped[source]) == len(members):
-                raise InputError(
-                    f"task {source!r}: none of its {len(members)} records fits train.sequence_length="
-                    f"{self.sequence_length} (one has {document.num_tokens} tokens): raise it"
-                )
+    def _reweigh(self) -> None:
+        """The step's shares, those of ended sources dealt out over the others; none where no other has a share."""
+        shares = {name: share for name, share in self._shares.at(self._next_step).items() if name not in self._ended}
+        total = sum(shares.values())
+        self._picker.reweigh({name: share / total for name, share in shares.items()} if total > 0 else {})
 
-    def _measured(self, source: str, index: int, visit: int) -> PlannedDocument:
-        if not self.crops.probability and (known := self._known_length(source, index)) > 0:
-            return PlannedDocument(source, index, visit, known)
-        grammar, record = self._grammars[source], self.record(index)
-        span = self.crops.span(grammar, record, visit, self._next_step)
-        if span is None and (known := self._known_length(source, index)) > 0:
-            return PlannedDocument(source, index, visit, known)
-        rng = draw_rng(self._seed, source, record.id, visit) if grammar.draws else None
-        num_tokens = grammar.measure(self.crops.crop(record, span), rng)
-        if span is None and not grammar.draws and index < len(self._records):
-            self._lengths[source][index] = num_tokens
-        return PlannedDocument(source, index, visit, num_tokens, span)
+    def _draw(self, source: str) -> list[PlannedDocument]:
+        """The source's next document that fits a row, or the parts of one that does not; empty at the source's end."""
+        order, cap = self._orders[source], self._caps.get(source)
+        while cap is None or order.drawn < cap:
+            record, visit = order.next()
+            num_tokens, span = self._measure(source, record, visit, self._next_step)
+            if num_tokens <= self.sequence_length:
+                return [PlannedDocument(source, record, visit, num_tokens, span)]
+            self._long[source].add(record)
+            if source in self._cut:
+                document = PlannedDocument(source, record, visit, num_tokens, span)
+                return split_document(document, self.sequence_length)
+            self._refuse_long(source, num_tokens)
+        return []
 
-    def _known_length(self, source: str, index: int) -> int:
-        """Tokens of a record under a task, whatever the visit; UNKNOWN where they differ or are not measured yet."""
-        return int(self._lengths[source][index]) if index < len(self._records) else UNKNOWN
+    def _refuse_long(self, source: str, num_tokens: int) -> None:
+        size = len(self._members[source])
+        if self._over_long == "error":
+            raise InputError(
+                f"task {source!r}: a document has {num_tokens} tokens, train.sequence_length is {self.sequence_length} "
+                "and train.over_long is error: raise the length, or choose drop or split"
+            )
+        if len(self._long[source]) == size:
+            raise InputError(
+                f"task {source!r}: none of its {size} records fits train.sequence_length="
+                f"{self.sequence_length} (one has {num_tokens} tokens): raise it"
+            )
+
+
+def split_document(document: PlannedDocument, max_tokens: int) -> list[PlannedDocument]:
+    """A document as successive ones of `max_tokens` tokens, the last one shorter.
+
+    Each part begins with the last token of the one before. The first token of a document is never a target, so every
+    target of the whole is a target of exactly one part.
+    """
+    starts = range(0, document.num_tokens - 1, max_tokens - 1)
+    return [document._replace(start=start, num_tokens=min(max_tokens, document.num_tokens - start)) for start in starts]
+
+
+def steps_of(planner: Planner, num_steps: int, max_documents: int) -> int:
+    """How many of the first `num_steps` steps have about `max_documents` documents together, at least one."""
+    per_step = sum(len(row) for row in planner.plan(0))
+    return max(1, min(num_steps, max_documents // max(1, per_step)))

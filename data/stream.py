@@ -10,18 +10,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from data.config import PhaseMixture
 from data.errors import InputError
 from data.grammar.base import Grammar
+from data.grammar.crop import CropCurriculum
 from data.lengths import Lengths
-from data.mixture import MixtureRow, PhaseMixture, draw_rng
+from data.mixture import MixtureRow, draw_rng
 from data.packing import Batch, BestFitPacker, PackedDocument, pack_batch
-from data.planning import PlannedDocument, Planner, Row
+from data.planning import OverLong, PlannedDocument, Planner, Row
+from data.shares import ShareSchedule
+from data.sources import Sources
 from data.store import Record, StreamInfo
 
 
 class TokenStream:
-    """Packed batches of one phase; steps count from 0 within the phase. Arguments and errors are Planner's."""
+    """Packed batches of one phase; steps count from 0 within the phase. Threads may share it.
+
+    `records` are the training records, in any order; `groups` the mixture's groups of tasks; `streams` the store's
+    (needed for cropping alone); `lengths` what is known of the records' lengths. Raises InputError when a weighted task
+    has no record to show.
+    """
 
     def __init__(
         self,
@@ -35,12 +45,21 @@ class TokenStream:
         seed: int,
         streams: Mapping[str, StreamInfo] | None = None,
         lengths: Lengths | None = None,
+        over_long: OverLong = "drop",
     ) -> None:
-        self.planner = Planner(
-            records, grammars, groups, phase, phase_steps, sequence_length, global_batch_rows, seed, streams, lengths
-        )
-        self._grammars, self._phase, self._seed = grammars, phase, seed
+        if phase.crop_probability and streams is None:
+            raise InputError("crop_probability needs the streams' frame rates: TokenStream(..., streams=store.streams)")
         self.sequence_length, self.global_batch_rows = sequence_length, global_batch_rows
+        self._loss_weights = phase.loss_weights
+        shares = ShareSchedule(groups, phase)
+        crops = CropCurriculum(
+            phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
+        )
+        self.sources = Sources(records, grammars, shares.sources, crops, seed, sequence_length, lengths)
+        self.planner = Planner(
+            phase, shares, self.sources.members, self.sources.measure, sequence_length, global_batch_rows, seed,
+            over_long, self.sources.splittable,
+        )  # fmt: skip
 
     @property
     def num_dropped(self) -> dict[str, int]:
@@ -51,6 +70,14 @@ class TokenStream:
         """The rows of a step's global batch. Steps in order cost least."""
         return self.planner.plan(step)
 
+    def state(self, step: int) -> dict[str, Any]:
+        """What `resume` needs to go on with `step` without planning the steps before it, as JSON."""
+        return self.planner.state(step)
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of a stream with the same arguments."""
+        self.planner.resume(state)
+
     def rows(self, step: int, rank: int = 0, world_size: int = 1, padded_rows: int | None = None) -> Batch:
         """The rows rank, rank + world_size, … of a step, filled up with empty rows to `padded_rows`.
 
@@ -59,7 +86,7 @@ class TokenStream:
         mine = self.plan(step)[rank::world_size]
         num_rows = padded_rows or -(-self.global_batch_rows // world_size)
         documents = [[self._render(document) for document in row] for row in mine]
-        return pack_batch(documents, num_rows, self.sequence_length, self._pad_id)
+        return pack_batch(documents, num_rows, self.sequence_length, self.sources.pad_id)
 
     def batch_hash(self, step: int) -> str:
         """Fingerprint of the ids of a step's global batch: 16 hex digits of SHA-256, the same for any rank."""
@@ -70,16 +97,9 @@ class TokenStream:
         """What the first `num_steps` steps show of each source: asked, got, repeated."""
         return self.planner.mixture_table(num_steps)
 
-    @property
-    def _pad_id(self) -> int:
-        return next(self._grammars[source].pad_id for source in self.planner.weights)
-
     def _render(self, document: PlannedDocument) -> PackedDocument:
-        grammar, record = self._grammars[document.source], self.planner.record(document.record)
-        rng = draw_rng(self._seed, document.source, record.id, document.visit) if grammar.draws else None
-        ids, loss_mask = grammar.tokens(self.planner.crops.crop(record, document.span), rng)
-        weight = self._phase.loss_weights.get(document.source, 1.0)
-        return PackedDocument(ids, loss_mask, weight, document.source)
+        ids, loss_mask = self.sources.tokens(document)
+        return PackedDocument(ids, loss_mask, self._loss_weights.get(document.source, 1.0), document.source)
 
 
 def evaluation_rows(

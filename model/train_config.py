@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from data.config import PhaseMixture
 from data.frozen import Frozen, placement
 from model.deepspeed_config import check_extra
 
@@ -27,12 +28,10 @@ class LoraConfig(Frozen):
     )
 
 
-class PhaseConfig(Frozen):
+class PhaseConfig(PhaseMixture):
     """One training phase. Each starts from the weights of the one before."""
 
-    name: str
     steps_fraction: float = Field(gt=0, le=1, description="share of train.steps")
-    weights: dict[str, float] = Field(description="mixture group -> share of the tokens; they sum to 1")
     objective: Literal["lm"] = "lm"
     lr: float = Field(2e-3, gt=0)
     schedule: Literal["wsd", "cosine", "linear", "constant"] = Field(
@@ -42,16 +41,6 @@ class PhaseConfig(Frozen):
     warmup_ratio: float | None = Field(None, ge=0, le=0.5, description="warm-up as a share of the phase, not in steps")
     decay_fraction: float = Field(0.5, ge=0, le=1, description="wsd: final share of the phase with linear decay")
     min_lr_ratio: float = Field(0.03, ge=0, le=1, description="lr at the end of the phase / lr")
-    loss_weights: dict[str, float] = Field({}, description="task -> weight of its target tokens (default 1)")
-    crop_probability: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="chance that a speech-text record is cut to a span of words at its first visits",
-    )
-    crop_end_fraction: float = Field(
-        0.5, ge=0, le=1, description="share of the phase's steps after which cropping ends"
-    )
     lora: LoraConfig | None = None
     trainable: Literal["all", "new_rows", "embeddings", "lora"] | tuple[str, ...] | None = Field(
         None,
@@ -81,11 +70,11 @@ class PhaseConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _weights_sum_to_one(self) -> "PhaseConfig":
-        total = sum(self.weights.values())
-        if abs(total - 1) > 1e-6 or any(weight < 0 for weight in self.weights.values()):
+    def _target_has_no_schedule(self) -> "PhaseConfig":
+        if self.mixture_target and self.weight_schedule:
             raise ValueError(
-                f"weights of phase {self.name!r} sum to {total:g}: give non-negative weights that sum to 1"
+                f"phase {self.name!r} has mixture_target and weight_schedule: a mixture that was searched for is one "
+                "point; leave one of them out"
             )
         return self
 
@@ -96,6 +85,11 @@ class TrainConfig(Frozen):
     steps: int = Field(1500, ge=1, description="optimizer steps over all phases")
     phases: tuple[PhaseConfig, ...]
     sequence_length: int = Field(512, ge=16, description="tokens of one packed row")
+    over_long: Literal["drop", "split", "error"] = Field(
+        "drop",
+        description="documents longer than a row: drop counts and leaves them out; split cuts those of tasks without a "
+        "prompt into rows (and drops others); error ends the run",
+    )
     global_batch_rows: int = Field(8, ge=1, description="packed rows of one step over all workers")
     micro_batch_rows: int = placement(2, "rows of one forward pass on one worker", ge=1)
     optimizer: Literal["adamw", "muon"] = Field(
@@ -124,6 +118,10 @@ class TrainConfig(Frozen):
     )
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed configuration, passed through")
     num_workers: int = placement(2, "training processes", ge=1)
+    loader_threads: int = placement(1, "threads of a worker that render batches, each of a step of its own", ge=1)
+    resume_anyway: bool = placement(
+        False, "go on from a checkpoint although the store, the mixture or the vocabulary has changed since"
+    )
     save_every: int = placement(200, "steps between checkpoints", ge=1)
     keep_checkpoints: int = placement(2, "checkpoints kept", ge=1)
     max_failures: int = placement(3, "worker failures survived before the job fails", ge=0)

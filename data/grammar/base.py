@@ -74,6 +74,10 @@ class Grammar(Protocol):
         """Whether a record may be cut to a span of its words before rendering."""
 
     @property
+    def splittable(self) -> bool:
+        """Whether a part of a sequence stands for itself: nothing of the record is shown as a prompt to the rest."""
+
+    @property
     def continuation(self) -> Continuation:
         """What is generated after the prompt, and which ids are legal at each step."""
 

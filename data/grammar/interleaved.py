@@ -65,6 +65,8 @@ class InterleavedGrammar(PartsGrammar):
     Everything is trained on. Words shown as text are those of the record's text where it has as many.
     """
 
+    splittable = True
+
     def __init__(self, config: Interleaving, speller: Speller, rates: Mapping[str, float]) -> None:
         super().__init__(speller)
         self._config, self._rates = config, rates

@@ -20,6 +20,7 @@ class LineGrammar(PartsGrammar):
     def __init__(self, pattern: str, speller: Speller, deduplicate: bool) -> None:
         super().__init__(speller)
         self._pattern = Pattern(f"grammar.formats.{self.name}", pattern, speller, deduplicate)
+        self.splittable = not self._pattern.prompt_slots
         self.continuation = continuation_of([self._pattern.steps()], speller.vocabulary.padded_size)
 
     @property

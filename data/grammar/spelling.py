@@ -114,6 +114,7 @@ class PartsGrammar:
 
     draws = True
     croppable = False
+    splittable = False
 
     def __init__(self, speller: Speller) -> None:
         self.name = speller.task

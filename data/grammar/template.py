@@ -91,6 +91,7 @@ class TemplateGrammar:
         self._items, self._num_prompt_items = _read_template(task, template, vocabulary)
         slots = [item for item in self._items if item.slot]
         self.croppable = all(not item.slot.startswith(RESPONSE) and item.kind != "caption" for item in slots)
+        self.splittable = not any(item.slot for item in self._items[: self._num_prompt_items])
         targets = self._items[self._num_prompt_items :]
         steps = tuple(Step(item.slot or None, item.blocks, item.is_open) for item in targets)
         self.continuation = Continuation(steps, vocabulary.padded_size)

@@ -1,7 +1,6 @@
 """Named formats beside templates: configuration, vocabulary, streams, and the language models of one modality."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data.config import GrammarConfig
+from data.config import GrammarConfig, PhaseMixture
 from data.frozen import result_fields
 from data.grammar.formats import KINDS, FormatConfig
 from data.grammar.formats.lm import TextLm, UnitLm
@@ -108,9 +107,7 @@ def test_a_stream_redraws_at_every_visit_and_is_the_same_for_any_workers() -> No
     words = tuple((word, index * 0.2, index * 0.2 + 0.2) for index, word in enumerate(["one", "two"] * 5))
     record = {"text": "one two " * 5, "words": words}
     records = [Record(str(i), **record, streams={"unit": np.arange(50, dtype=np.int16) + i}) for i in range(3)]
-    phase = SimpleNamespace(
-        name="p", weights={"mix": 1.0}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0
-    )
+    phase = PhaseMixture(name="p", weights={"mix": 1.0}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0)
     streams = {"unit": StreamInfo(25.0, 1, 1000, "u")}
     make = lambda: TokenStream(records, grammars, config.groups, phase, 8, 128, 2, seed=3, streams=streams)  # noqa: E731
     one, other = make(), make()
@@ -131,7 +128,7 @@ def test_a_stream_joins_pairs_up_to_the_length_of_its_rows() -> None:
     vocabulary = build_vocabulary(TOKENIZER, SPACES, config, [])
     grammars = build_grammars(config, vocabulary, TOKENIZER, SPACES)
     records = [Record(f"{i:02d}", text="one", streams={"unit": np.arange(3, dtype=np.int16)}) for i in range(20)]
-    phase = SimpleNamespace(
+    phase = PhaseMixture(
         name="p", weights={"cross": 0.5, "lm": 0.5}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0
     )
     make = [TokenStream(order, grammars, config.groups, phase, 8, 160, 2, seed=3) for order in (records, records[::-1])]

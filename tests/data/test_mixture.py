@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.mixture import EpochOrder, LargestDeficit, draw_rng, format_mixture_table, mixture_table, source_weights
+from data.mixture import EpochOrder, draw_rng, format_mixture_table, mixture_table
+from data.planning import PlannedDocument
+from data.shares import LargestDeficit, source_weights
 
 
 def test_a_groups_weight_is_split_equally_over_its_tasks() -> None:
@@ -63,7 +65,7 @@ def test_draws_depend_on_all_four_keys_and_nothing_else() -> None:
 
 
 def test_the_table_says_asked_got_and_repeated() -> None:
-    drawn = [("a", 0, 30), ("a", 0, 30), ("b", 4, 40)]
+    drawn = [PlannedDocument(*each) for each in (("a", 0, 0, 30), ("a", 0, 1, 30), ("b", 4, 0, 40))]
     first, second = mixture_table({"a": 0.5, "b": 0.5}, {"a": 2, "b": 10}, drawn)
     assert (first.got, first.documents, first.repeated, first.epochs) == (0.6, 2, 1, 1.0)
     assert (second.got, second.documents, second.repeated, second.epochs) == (0.4, 1, 0, 0.1)

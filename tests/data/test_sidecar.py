@@ -1,13 +1,12 @@
 """The sidecar of a store: what training reads in place of the store, tied to it by a fingerprint."""
 
 import uuid
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from data import storage
-from data.config import GrammarConfig
+from data.config import GrammarConfig, PhaseMixture
 from data.errors import InputError
 from data.grammar.template import build_grammars
 from data.lengths import UNKNOWN, lengths_of
@@ -112,7 +111,7 @@ def test_batches_are_the_same_with_a_sidecar_as_from_memory(tmp_path):
     rows = make_store(str(tmp_path / "store"))
     fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
     store, lengths = open_sidecar(str(tmp_path / "side"), fingerprint)
-    phase = SimpleNamespace(
+    phase = PhaseMixture(
         name="p", weights={"g": 1.0}, loss_weights={"asr": 0.5}, crop_probability=0.0, crop_end_fraction=0.5
     )
     train = [row for row in rows if row.split == "train"]

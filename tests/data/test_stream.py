@@ -1,14 +1,13 @@
 """The token stream: one stream, whatever the cluster does."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import GrammarConfig
+from data.config import GrammarConfig, PhaseMixture
 from data.errors import InputError
 from data.grammar.template import build_grammars
 from data.packing import rows_per_rank
@@ -47,7 +46,7 @@ def make_records(count: int) -> list[Record]:
 RECORDS = make_records(120)
 
 
-def phase(**changes) -> SimpleNamespace:
+def phase(**changes) -> PhaseMixture:
     values = {
         "name": "cross_modal",
         "weights": {"asr": 0.5, "tts": 0.4, "lm": 0.1},
@@ -55,7 +54,7 @@ def phase(**changes) -> SimpleNamespace:
         "crop_probability": 0.7,
         "crop_end_fraction": 0.5,
     }
-    return SimpleNamespace(**{**values, **changes})
+    return PhaseMixture(**{**values, **changes})
 
 
 def make_stream(seed: int = 1, records: list[Record] = RECORDS, rows: int = 5, **changes) -> TokenStream:
