@@ -1,29 +1,44 @@
-"""DeepSpeed: the configuration of a run, an engine around a loss module, one optimizer step.
+"""DeepSpeed: an engine around a loss module, and one optimizer step.
 
 Weights, gradients and optimizer state are float32; `dtype` bf16 computes the forward and backward passes in
 bfloat16 by autocast. Shapes: B rows, T positions.
 """
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from data.errors import InputError
+from model.attention import choose_attention
+from model.cross_entropy import choose_cross_entropy
 from model.deepspeed_config import deepspeed_config
+from model.lm import plain_language_model
+from model.loss_parts import LossParts
 from model.ops import use_environment_ops
+from model.optimizers import build_optimizer
 from model.train_config import PhaseConfig, TrainConfig
-from model.train_step import StepLoss, TensorBatch, target_weight
+from model.train_step import NO_PARTS, StepLoss, TensorBatch, target_weight
+
+log = logging.getLogger("antiphon")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did, summed over all workers. `loss` is per unit of target weight."""
+    """What one step did, summed over all workers. Losses are per unit of target weight.
+
+    `loss` is what was minimised, with the z-loss where there is one; `source_losses` and `modality_losses` are cross
+    entropies of the parts that had targets in this step, where `start_engine` was told of parts.
+    """
 
     loss: float
     grad_norm: float
     tokens: int
+    source_losses: Mapping[str, float] = field(default_factory=dict)
+    modality_losses: Mapping[str, float] = field(default_factory=dict)
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -36,28 +51,47 @@ def resolve_dtype(dtype: str) -> str:
     return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
 
 
-def build_optimizer(model: torch.nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the trainable weights; norms and biases do not decay."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=0.0, betas=(train.beta1, train.beta2), eps=1e-8
-    )
-
-
-def start_engine(lm: Any, train: TrainConfig, dtype: str) -> Any:
+def start_engine(
+    lm: Any,
+    train: TrainConfig,
+    dtype: str,
+    phase: PhaseConfig | None = None,
+    parts: LossParts = NO_PARTS,
+) -> Any:
     """A DeepSpeed engine around `lm`, in the process group that torch.distributed has.
 
-    `lm` must be float32 and on its device; the engine owns it from here on.
+    `lm` must be float32 and on its device, frozen as its phase wants (model/freezing.py); the engine owns it from here
+    on. How it attends and where its logits go is chosen for the device and said in the log.
+    Raises InputError for a choice that does not fit model or device, or when the model's states do not fit the memory.
     """
     if not torch.cuda.is_available():
         use_environment_ops()
     import deepspeed
 
-    module = StepLoss(lm, autocast=dtype == "bf16")
+    plain = plain_language_model(lm)
+    device = next(plain.parameters()).device
+    if dtype == "fp16" and device.type != "cuda":
+        raise InputError("train.dtype=fp16 needs a GPU: use bf16 or fp32")
+    attention = choose_attention(train.attention, plain.config, device, dtype, train.sequence_length)
+    cross_entropy = choose_cross_entropy(
+        train.cross_entropy,
+        train.micro_batch_rows * train.sequence_length,
+        plain.config.vocab_size,
+        plain_loss=not train.z_loss and (phase is None or not phase.loss_weights),
+    )
+    if dist.get_rank() == 0:
+        log.info(
+            "train: %s, %s, attention %s, cross entropy %s, %s at zero_stage %d%s%s",
+            device, dtype, attention, cross_entropy, train.optimizer, train.zero_stage,
+            ", activation checkpointing" if train.activation_checkpointing else "",
+            ", compiled" if train.compile else "",
+        )  # fmt: skip
+    module = StepLoss(lm, dtype == "bf16", attention, cross_entropy, train.z_loss, parts, train.compile)
+    if train.activation_checkpointing:
+        _checkpoint_activations(plain)
+    if train.compile:
+        for layer in plain.get_decoder().layers:
+            layer.compile()
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_optimizer(module, train),
@@ -65,6 +99,13 @@ def start_engine(lm: Any, train: TrainConfig, dtype: str) -> Any:
         dist_init_required=False,
     )
     return engine
+
+
+def _checkpoint_activations(lm: Any) -> None:
+    """Each layer keeps its input alone and computes the rest again in the backward pass (Chen et al. 2016)."""
+    if not getattr(lm, "supports_gradient_checkpointing", False):
+        raise InputError(f"train.activation_checkpointing: {type(lm).__name__} has none; set it to false")
+    lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad_id: int) -> StepResult:
@@ -84,24 +125,27 @@ def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad
     rounds = engine.gradient_accumulation_steps()
     if batch.ids_BT.shape[0] != rounds * micro:
         raise ValueError(f"{batch.ids_BT.shape[0]} rows on this worker, expected {rounds} micro-batches of {micro}")
-    loss_sum = torch.zeros((), dtype=torch.float64, device=batch.ids_BT.device)
+    parts: LossParts = engine.module.parts
+    # The step's loss, then the sums of its parts: reduced together.
+    sums = torch.zeros(1 + 2 * len(parts), dtype=torch.float64, device=batch.ids_BT.device)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
     grad_norm = 0.0
     for index in range(rounds):
-        loss = engine(batch.rows(index * micro, (index + 1) * micro), totals[0].float())
+        loss, part_sums_K2 = engine(batch.rows(index * micro, (index + 1) * micro), totals[0].float())
         # DeepSpeed averages over workers and accumulation rounds: undone here, so that the gradient is the sum's.
         engine.backward(loss * (world_size * rounds))
-        loss_sum += loss.detach().double()
+        sums += torch.cat([loss.detach().double()[None], part_sums_K2.flatten()])
         if train.zero_stage == 0 and index == rounds - 1:
             grad_norm = float(torch.nn.utils.clip_grad_norm_(_trainable(engine), train.clip_grad_norm))
         engine.step()
     if train.zero_stage:
         grad_norm = float(engine.get_global_grad_norm())
-    dist.all_reduce(loss_sum)
-    if not torch.isfinite(loss_sum):
-        raise FloatingPointError(f"the loss became {loss_sum.item()}: lower the learning rate of the phase")
-    return StepResult(loss=loss_sum.item(), grad_norm=grad_norm, tokens=int(totals[1].item()))
+    dist.all_reduce(sums)
+    if not torch.isfinite(sums[0]):
+        raise FloatingPointError(f"the loss became {sums[0].item()}: lower the learning rate of the phase")
+    by_source, by_modality = parts.means(sums[1:].view(-1, 2))
+    return StepResult(sums[0].item(), grad_norm, int(totals[1].item()), by_source, by_modality)
 
 
 def _trainable(engine: Any) -> list[torch.nn.Parameter]:

@@ -57,8 +57,8 @@ def test_the_loss_and_its_gradient_equal_documents_one_by_one_in_float64(attenti
 def test_shares_of_a_batch_add_up_to_its_loss() -> None:
     batch, model = global_batch(1), StepLoss(tiny_model())
     total = target_weight(batch).float()
-    whole = model(batch, total)
-    parts = [model(share(batch, rank, 3).rows(start, start + 1), total) for rank in range(3) for start in range(2)]
+    whole, _ = model(batch, total)
+    parts = [model(share(batch, rank, 3).rows(start, start + 1), total)[0] for rank in range(3) for start in range(2)]
     assert torch.allclose(torch.stack(parts).sum(), whole, atol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_rows_without_targets_give_zero_and_reach_every_weight() -> None:
     empty = TensorBatch(
         batch.ids_BT, torch.full_like(batch.labels_BT, IGNORED), batch.position_ids_BT, batch.weights_BT
     )
-    loss = model(empty, torch.tensor(1.0))
+    loss, _ = model(empty, torch.tensor(1.0))
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
@@ -104,7 +104,7 @@ def test_rows_without_targets_give_zero_and_reach_every_weight() -> None:
 def test_autocast_stays_near_float32() -> None:
     batch = global_batch(4)
     total = target_weight(batch).float()
-    exact, rounded = (StepLoss(tiny_model(), autocast)(batch, total) for autocast in (False, True))
+    exact, rounded = (StepLoss(tiny_model(), autocast)(batch, total)[0] for autocast in (False, True))
     assert rounded.dtype == torch.float32
     assert torch.allclose(exact, rounded, rtol=2e-2)
 

@@ -53,4 +53,4 @@ def global_batch(step: int, rows: int = ROWS) -> TensorBatch:
 
 def share(batch: TensorBatch, rank: int, world_size: int) -> TensorBatch:
     """Rows r, r + W, … of a batch."""
-    return TensorBatch(*(tensor[rank::world_size] for tensor in vars(batch).values()))
+    return TensorBatch(*(None if tensor is None else tensor[rank::world_size] for tensor in vars(batch).values()))

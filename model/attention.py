@@ -1,0 +1,100 @@
+"""How packed documents attend, chosen by device, and said aloud.
+
+| name     | what it is                                              | where                                  |
+|----------|---------------------------------------------------------|----------------------------------------|
+| `packed` | documents of like length as batches (packed_attention)  | everywhere; cost: squared lengths      |
+| `varlen` | PyTorch's FlashAttention over cumulative lengths        | GPUs from compute capability 8.0       |
+| `flex`   | flex_attention with transformers' block mask            | GPUs (no backward pass on CPUs)        |
+| `sdpa`   | transformers' block-diagonal mask over the whole row    | everywhere; cost: squared row length   |
+| `eager`  | the same mask, softmax written out                      | everywhere; for models with soft caps  |
+
+transformers tells documents apart by restarting position ids only without an attention mask and without a cache:
+with either, documents hear each other, silently. So `train_step` passes neither, and refuses implementations that go
+by other rules (transformers' own FlashAttention separates the documents of a single row, but not those of several).
+"""
+
+from typing import Any
+
+import torch
+
+from data.errors import InputError
+from model import packed_attention, varlen_attention
+
+# Our name -> transformers' name.
+IMPLEMENTATIONS = {
+    "packed": packed_attention.NAME,
+    "varlen": varlen_attention.NAME,
+    "flex": "flex_attention",
+    "sdpa": "sdpa",
+    "eager": "eager",
+}
+
+
+def choose_attention(asked: str, config: Any, device: torch.device | str, dtype: str, row_tokens: int) -> str:
+    """One of the names above for a model with transformers' `config`. Raises InputError for a wrong combination."""
+    kind = torch.device(device).type
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    lacking = varlen_attention.missing(device, dtype, head_width)
+    dropout = getattr(config, "attention_dropout", 0.0)
+    if dropout and lacking is None:
+        lacking = f"attention_dropout 0 (the model has {dropout:g})"
+    capped, windowed = _soft_cap(config), _window(config, row_tokens)
+    if asked == "auto":
+        if capped:
+            return "eager"
+        if windowed:
+            return "flex" if kind == "cuda" else "sdpa"
+        return "varlen" if lacking is None else "packed"
+    if asked == "varlen" and lacking is not None:
+        raise InputError(f"train.attention=varlen needs {lacking}: use auto")
+    if asked == "flex" and kind != "cuda":
+        raise InputError("train.attention=flex has no backward pass on CPUs: use packed")
+    if windowed and asked in ("packed", "varlen"):
+        raise InputError(
+            f"train.attention={asked} knows no sliding window and the model's is {windowed} tokens, shorter than "
+            f"rows of {row_tokens}: use auto, sdpa or flex"
+        )
+    if capped and asked not in ("eager", "flex"):
+        raise InputError(f"train.attention={asked} knows no soft cap of the scores, which the model has: use eager")
+    return asked
+
+
+def set_attention(lm: Any, name: str, compiled: bool = False) -> None:
+    """Make `lm` attend by `name`. In compiled models ours stay outside the graph: their shapes follow the documents."""
+    from transformers import AttentionInterface
+
+    for ours in (packed_attention, varlen_attention):
+        function = ours.packed_attention if ours is packed_attention else varlen_attention.varlen_attention
+        AttentionInterface.register(ours.NAME, torch.compiler.disable(function) if compiled else function)
+    lm.set_attn_implementation(IMPLEMENTATIONS[name])
+
+
+def document_arguments(lm: Any, position_ids_BT: torch.Tensor) -> dict[str, Any]:
+    """What the decoder's forward pass needs beside ids and positions.
+
+    Raises InputError when the model's attention would not separate packed documents.
+    """
+    kind = lm.config._attn_implementation
+    if kind == packed_attention.NAME:
+        return {"documents": packed_attention.layout_documents(position_ids_BT)}
+    if kind == varlen_attention.NAME:
+        return {"documents": varlen_attention.document_bounds(position_ids_BT)}
+    if kind not in IMPLEMENTATIONS.values():
+        raise InputError(
+            f"attention {kind!r} does not separate packed documents by position ids: use one of "
+            f"{sorted(IMPLEMENTATIONS)}"
+        )
+    return {}
+
+
+def _soft_cap(config: Any) -> bool:
+    return getattr(config, "attn_logit_softcapping", None) is not None
+
+
+def _window(config: Any, row_tokens: int) -> int | None:
+    """The model's sliding window where rows are longer than it."""
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window is None or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    return window if row_tokens > window else None
