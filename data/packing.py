@@ -96,28 +96,67 @@ class Batch:
     sources: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FlatDocuments:
+    """Documents of several rows, one after the other: D documents, N tokens.
+
+    ids_N; loss_mask_N (True at targets); num_tokens, loss_weights and sources of each document (D,).
+    """
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    num_tokens: np.ndarray
+    loss_weights: np.ndarray
+    sources: Sequence[str]
+
+
 def pack_batch(rows: Sequence[Sequence[PackedDocument]], num_rows: int, sequence_length: int, pad_id: int) -> Batch:
-    """Rows of documents -> arrays of `num_rows` rows; rows past the last are empty: all padding, no target.
+    """Rows of documents -> arrays, as `pack_flat`."""
+    documents = [document for row in rows for document in row]
+    flat = FlatDocuments(
+        np.concatenate([np.zeros(0, dtype=np.int64), *(document.ids for document in documents)]),
+        np.concatenate([np.zeros(0, dtype=bool), *(document.loss_mask for document in documents)]),
+        np.array([len(document.ids) for document in documents], dtype=np.int64),
+        np.array([document.loss_weight for document in documents], dtype=np.float32),
+        [document.source for document in documents],
+    )
+    return pack_flat(flat, [len(row) for row in rows], num_rows, sequence_length, pad_id)
+
+
+def pack_flat(
+    flat: FlatDocuments, documents_of_row: Sequence[int], num_rows: int, sequence_length: int, pad_id: int
+) -> Batch:
+    """Documents -> arrays of `num_rows` rows; rows past the last are empty: all padding, no target.
 
     The first token of a document is never a target: no token before it could predict it, once labels are shifted.
+    Raises ValueError for a row with more tokens than fit.
     """
+    ends = np.cumsum(flat.num_tokens)
+    starts = ends - flat.num_tokens
+    targets_N = flat.loss_mask.copy()
+    targets_N[starts] = False
+    weights_N = np.repeat(flat.loss_weights, flat.num_tokens)
+    labels_N = np.where(targets_N, flat.ids, IGNORED)
+    position_ids_N = np.arange(len(flat.ids)) - np.repeat(starts, flat.num_tokens)
+    weights_N[~targets_N] = 0
     ids_BT = np.full((num_rows, sequence_length), pad_id, dtype=np.int64)
     labels_BT = np.full((num_rows, sequence_length), IGNORED, dtype=np.int64)
     position_ids_BT = np.tile(np.arange(sequence_length), (num_rows, 1))
     weights_BT = np.zeros((num_rows, sequence_length), dtype=np.float32)
-    for index, row in enumerate(rows):
-        start = 0
-        for document in row:
-            end = start + len(document.ids)
-            ids_BT[index, start:end] = document.ids
-            position_ids_BT[index, start:end] = np.arange(end - start)
-            targets = np.flatnonzero(document.loss_mask[1:]) + start + 1
-            labels_BT[index, targets] = ids_BT[index, targets]
-            weights_BT[index, targets] = document.loss_weight
-            start = end
-        position_ids_BT[index, start:] = np.arange(sequence_length - start)
-    sources = tuple(tuple(document.source for document in row) for row in rows)
-    return Batch(ids_BT, labels_BT, position_ids_BT, weights_BT, sources + ((),) * (num_rows - len(rows)))
+    sources: list[tuple[str, ...]] = []
+    document = start = 0
+    for index, count in enumerate(documents_of_row):
+        sources.append(tuple(flat.sources[document : document + count]))
+        document += count
+        end = int(ends[document - 1]) if count else start
+        length = end - start
+        ids_BT[index, :length] = flat.ids[start:end]
+        labels_BT[index, :length] = labels_N[start:end]
+        weights_BT[index, :length] = weights_N[start:end]
+        position_ids_BT[index, :length] = position_ids_N[start:end]
+        position_ids_BT[index, length:] = np.arange(sequence_length - length)
+        start = end
+    return Batch(ids_BT, labels_BT, position_ids_BT, weights_BT, (*sources, *[()] * (num_rows - len(sources))))
 
 
 def rows_per_rank(global_rows: int, micro_rows: int, world_size: int) -> int:

@@ -86,16 +86,10 @@ class Rows(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         return (self._linked(index, {}) for index in range(len(self)))
 
-    def id(self, index: int) -> str:
-        """The id of a row."""
+    def field(self, name: str, index: int) -> Any:
+        """A field of a row (id, text, speaker, …), without the others."""
         batch, row = divmod(index, BATCH_ROWS)
-        return str(self._batch(batch).view("id")[row])
-
-    def text(self, index: int) -> str | None:
-        """The text of a row."""
-        batch, row = divmod(index, BATCH_ROWS)
-        found: str | None = self._batch(batch).view("text")[row]
-        return found
+        return self._batch(batch).view(name)[row]
 
     def codes(self, stream: str, index: int) -> np.ndarray | None:
         """The codes of a row, a view into the file; None where it lacks the stream."""
@@ -126,9 +120,9 @@ class Rows(Sequence[Record]):
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.id(int(self.by_id[middle])) > name else (middle + 1, high)
+            low, high = (low, middle) if self.field("id", int(self.by_id[middle])) > name else (middle + 1, high)
         found = int(self.by_id[low - 1]) if low else -1
-        return found if found >= 0 and self.id(found) == name else None
+        return found if found >= 0 and self.field("id", found) == name else None
 
     def _batch(self, number: int) -> _Batch:
         batch = self._batches[number]

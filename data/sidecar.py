@@ -21,6 +21,7 @@ import numpy as np
 from data import storage
 from data.errors import InputError
 from data.grammar.base import Grammar
+from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
 from data.lengths import UNKNOWN, Lengths
 from data.rows import Rows, open_rows, write_rows
 from data.store import TokenStore, read_shards
@@ -71,14 +72,33 @@ def build_sidecar(store: str, folder: str, grammars: Mapping[str, Grammar], fing
 
 
 def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) -> dict[str, np.ndarray]:
-    """task -> lengths of the rows."""
-    found = {task: np.zeros(len(rows), dtype=np.int32) for task in grammars}
-    for index, record in enumerate(rows):
-        if record.split == split:
-            for task, grammar in grammars.items():
-                if grammar.accepts(record):
-                    found[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
-    return found
+    """task -> lengths of the rows. Of codes alone they are counted by columns; else every row is looked at."""
+    import pyarrow.compute as pc
+
+    chosen = pc.equal(rows.column("split"), split).to_numpy()
+    found = {task: _counted(rows, layout_of(grammar)) for task, grammar in grammars.items()}
+    others = {task: grammar for task, grammar in grammars.items() if found[task] is None}
+    lengths = {task: np.zeros(len(rows), np.int32) if known is None else known for task, known in found.items()}
+    for index in np.flatnonzero(chosen).tolist() if others else ():
+        record = rows[index]
+        for task, grammar in others.items():
+            if grammar.accepts(record):
+                lengths[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
+    return {task: np.where(chosen, known, 0).astype(np.int32) for task, known in lengths.items()}
+
+
+def _counted(rows: Rows, layout: Layout | None) -> np.ndarray | None:
+    """Lengths of sequences of codes alone, one codebook a stream; None for others."""
+    if layout is None or any(isinstance(p, Written) or (isinstance(p, Codes) and p.encode) for p in layout):
+        return None
+    length = np.full(len(rows), sum(len(piece.ids) for piece in layout if isinstance(piece, Fixed)), dtype=np.int32)
+    whole = np.ones(len(rows), dtype=bool)
+    for piece in layout:
+        if isinstance(piece, Codes):
+            counts = rows.code_counts(piece.stream)
+            length += counts
+            whole &= counts > 0
+    return np.where(whole, length, 0)
 
 
 def open_sidecar(folder: str, fingerprint: str) -> tuple[TokenStore, Lengths] | None:

@@ -33,65 +33,70 @@ class Sources:
         sequence_length: int,
         lengths: Lengths | None = None,
     ) -> None:
-        self._records, self._joined = records, list[Any]()
-        self._grammars = {task: grammars[task] for task in tasks}
+        self.records, self._joined = records, list[Any]()
+        self.grammars = {task: grammars[task] for task in tasks}
         self._crops, self._seed = crops, seed
-        known = lengths or lengths_of(records, self._grammars)
-        self.members = {task: self._taken(known.members(task), task, sequence_length) for task in self._grammars}
+        known = lengths or lengths_of(records, self.grammars)
+        self.members = {task: self._taken(known.members(task), task, sequence_length) for task in self.grammars}
         self._lengths = known.by_task
 
     @property
     def splittable(self) -> frozenset[str]:
         """Tasks of which a part of a sequence stands for itself."""
-        return frozenset(task for task, grammar in self._grammars.items() if grammar.splittable)
+        return frozenset(task for task, grammar in self.grammars.items() if grammar.splittable)
 
     @property
     def pad_id(self) -> int:
         """The id that fills rows up."""
-        return next(iter(self._grammars.values())).pad_id
+        return next(iter(self.grammars.values())).pad_id
 
     def record(self, index: int) -> Any:
         """A record, or several of them joined."""
-        return self._records[index] if index < len(self._records) else self._joined[index - len(self._records)]
+        return self.records[index] if index < len(self.records) else self._joined[index - len(self.records)]
 
     def measure(self, task: str, index: int, visit: int, step: int) -> tuple[int, Span | None]:
         """Tokens of a visit's document, and the words that the record is cut to."""
         if not self._crops.probability and (known := self._known_length(task, index)) > 0:
             return known, None
-        grammar, record = self._grammars[task], self.record(index)
+        grammar, record = self.grammars[task], self.record(index)
         span = self._crops.span(grammar, record, visit, step)
         if span is None and (known := self._known_length(task, index)) > 0:
             return known, None
         num_tokens = grammar.measure(self._crops.crop(record, span), self._rng(task, record, visit))
-        if span is None and not grammar.draws and index < len(self._records):
+        if span is None and not grammar.draws and index < len(self.records):
             self._lengths[task][index] = num_tokens
         return num_tokens, span
 
     def tokens(self, document: PlannedDocument) -> tuple[np.ndarray, np.ndarray]:
-        """ids_T and loss_mask_T of a planned document."""
-        grammar, record = self._grammars[document.source], self.record(document.record)
+        """ids_T and loss_mask_T of a planned document. Raises InputError where it is not as long as was planned."""
+        grammar, record = self.grammars[document.source], self.record(document.record)
         rng = self._rng(document.source, record, document.visit)
         ids, loss_mask = grammar.tokens(self._crops.crop(record, document.span), rng)
         part = slice(document.start, document.start + document.num_tokens)
+        if len(ids[part]) != document.num_tokens:
+            raise InputError(
+                f"task {document.source!r}: record {record.id!r} has {len(ids) - document.start} tokens, "
+                f"{document.num_tokens} were planned: what was measured is of another store or recipe, measure again"
+            )
         return ids[part], loss_mask[part]
 
     def _rng(self, task: str, record: Any, visit: int) -> np.random.Generator | None:
-        return draw_rng(self._seed, task, record.id, visit) if self._grammars[task].draws else None
+        return draw_rng(self._seed, task, record.id, visit) if self.grammars[task].draws else None
 
     def _known_length(self, task: str, index: int) -> int:
         """Tokens of a record under a task, whatever the visit; UNKNOWN where they differ or are not measured yet."""
-        return self._lengths[task].item(index) if index < len(self._records) else UNKNOWN
+        return self._lengths[task].item(index) if index < len(self.records) else UNKNOWN
 
     def _taken(self, members: np.ndarray, task: str, sequence_length: int) -> np.ndarray:
         """Indices of what a task is trained on, in the order of ids: `members`, or these joined to many turns."""
         if not len(members):
             raise InputError(
-                f"none of the {len(self._records)} training records has what task {task!r} shows: "
+                f"none of the {len(self.records)} training records has what task {task!r} shows: "
                 "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
             )
-        joined = joined_for(self._grammars[task], (self._records[i] for i in members.tolist()), sequence_length)
+        joined = joined_for(self.grammars[task], (self.records[i] for i in members.tolist()), sequence_length)
         if not joined:
             return members
-        first = len(self._records) + len(self._joined)
+        first = len(self.records) + len(self._joined)
         self._joined += joined
         return np.array(sorted(range(len(joined)), key=lambda place: joined[place].id)) + first

@@ -19,7 +19,8 @@ from data.grammar.crop import CropCurriculum
 from data.lengths import Lengths
 from data.mixture import MixtureRow, draw_rng
 from data.packing import Batch, BestFitPacker, PackedDocument, pack_batch
-from data.planning import OverLong, PlannedDocument, Planner, Row
+from data.planning import OverLong, Planner, Row
+from data.rendering import Renderer
 from data.shares import ShareSchedule
 from data.sources import Sources
 from data.store import Record, StreamInfo
@@ -50,12 +51,12 @@ class TokenStream:
         if phase.crop_probability and streams is None:
             raise InputError("crop_probability needs the streams' frame rates: TokenStream(..., streams=store.streams)")
         self.sequence_length, self.global_batch_rows = sequence_length, global_batch_rows
-        self._loss_weights = phase.loss_weights
         shares = ShareSchedule(groups, phase)
         crops = CropCurriculum(
             phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
         )
         self.sources = Sources(records, grammars, shares.sources, crops, seed, sequence_length, lengths)
+        self._renderer = Renderer(self.sources, phase.loss_weights)
         self.planner = Planner(
             phase, shares, self.sources.members, self.sources.measure, sequence_length, global_batch_rows, seed,
             over_long, self.sources.splittable,
@@ -85,8 +86,7 @@ class TokenStream:
         """
         mine = self.plan(step)[rank::world_size]
         num_rows = padded_rows or -(-self.global_batch_rows // world_size)
-        documents = [[self._render(document) for document in row] for row in mine]
-        return pack_batch(documents, num_rows, self.sequence_length, self.sources.pad_id)
+        return self._renderer.batch(mine, num_rows, self.sequence_length)
 
     def batch_hash(self, step: int) -> str:
         """Fingerprint of the ids of a step's global batch: 16 hex digits of SHA-256, the same for any rank."""
@@ -96,10 +96,6 @@ class TokenStream:
     def mixture_table(self, num_steps: int) -> list[MixtureRow]:
         """What the first `num_steps` steps show of each source: asked, got, repeated."""
         return self.planner.mixture_table(num_steps)
-
-    def _render(self, document: PlannedDocument) -> PackedDocument:
-        ids, loss_mask = self.sources.tokens(document)
-        return PackedDocument(ids, loss_mask, self._loss_weights.get(document.source, 1.0), document.source)
 
 
 def evaluation_rows(

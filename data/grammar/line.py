@@ -8,6 +8,7 @@ import numpy as np
 
 from data.grammar.automaton import continuation_of
 from data.grammar.base import RecordLike, Segment
+from data.grammar.layout import Layout
 from data.grammar.pattern import Pattern
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
 
@@ -27,6 +28,11 @@ class LineGrammar(PartsGrammar):
     def slots(self) -> tuple[str, ...]:
         """What the pattern shows of a record."""
         return self._pattern.slots
+
+    @property
+    def layout(self) -> Layout | None:
+        """Its pieces, where the pattern shows what is stored as it is stored."""
+        return self._pattern.layout()
 
     def accepts(self, record: RecordLike) -> bool:
         """Whether every slot has something to show."""

@@ -22,6 +22,7 @@ import numpy as np
 from data.errors import InputError
 from data.grammar.base import RecordLike, Segment
 from data.grammar.continuation import Step
+from data.grammar.layout import Codes, Fixed, Layout, Written, codes_piece
 from data.grammar.runs import shown_codes
 from data.grammar.sequence_format import MARKER, SLOT
 from data.grammar.spelling import TEXT_KINDS, Part, Reader, Speller, blocks_of, owner_and_field
@@ -83,6 +84,23 @@ class Pattern:
             self._part(item, record, instruction, trained == "all" or index >= self._num_prompt)
             for index, item in enumerate(self.items)
         ]
+
+    def layout(self) -> Layout | None:
+        """The pieces of the line with its responses as targets; None where a slot is not shown as it is stored."""
+        found: list[Fixed | Codes | Written] = []
+        for index, item in enumerate(self.items):
+            target = index >= self._num_prompt
+            if not item.slot:
+                found.append(Fixed(item.array, target))
+            elif item.slot != item.kind or item.slot == INSTRUCTION:
+                return None
+            elif item.kind in TEXT_KINDS:
+                found.append(Written(item.kind, self._speller.text, target))
+            elif self._deduplicate:
+                return None
+            else:
+                found.append(codes_piece(self._speller.vocabulary, item.kind, target))
+        return tuple(found)
 
     def prompt_parts(self, record: RecordLike) -> list[Part]:
         """What stands before the bar, with the first instruction; empty slots stay empty."""

@@ -19,6 +19,7 @@ import numpy as np
 from data.errors import InputError
 from data.grammar.base import Grammar, RecordLike, Rendered, Segment
 from data.grammar.continuation import Continuation, Step
+from data.grammar.layout import Codes, Fixed, Layout, Written, codes_piece
 from data.text_tokenizer import decode_text, encode_text
 from data.vocabulary import MARKER_BLOCK, PAD, TEXT_BLOCK, Block, Vocabulary, voice_marker
 
@@ -96,6 +97,24 @@ class TemplateGrammar:
         steps = tuple(Step(item.slot or None, item.blocks, item.is_open) for item in targets)
         self.continuation = Continuation(steps, vocabulary.padded_size)
 
+    @property
+    def layout(self) -> Layout | None:
+        """Its pieces; None where a slot is of an answer."""
+        found: list[Fixed | Codes | Written] = []
+        for index, item in enumerate(self._items):
+            target = index >= self._num_prompt_items
+            if not item.slot:
+                found.append(Fixed(item.ids, target))
+            elif item.slot.startswith(RESPONSE):
+                return None
+            elif item.kind == "voice":
+                found.append(Written("speaker", self._voice_ids, target))
+            elif item.kind in ("text", "caption"):
+                found.append(Written(item.kind, self._text, target))
+            else:
+                found.append(codes_piece(self._vocabulary, item.kind, target))
+        return tuple(found)
+
     def accepts(self, record: RecordLike) -> bool:
         """Whether every slot has something to show, and every voice a marker."""
         return all(self._has(item, record) for item in self._items if item.slot)
@@ -169,7 +188,7 @@ class TemplateGrammar:
         if value is None or len(value) == 0:
             return np.zeros(0, dtype=np.int32)
         if item.kind == "voice":
-            return np.array([self._voice_id(value)], dtype=np.int32)
+            return self._voice_ids(value)
         return self._text(value) if isinstance(value, str) else self._vocabulary.encode_stream(item.kind, value)
 
     def _length(self, item: _Item, record: RecordLike) -> int:
@@ -178,10 +197,10 @@ class TemplateGrammar:
         _, value = _value(item, record)
         return len(self._text(value)) if isinstance(value, str) else np.size(value)
 
-    def _voice_id(self, name: str) -> int:
+    def _voice_ids(self, name: str) -> np.ndarray:
         if not self._vocabulary.has_marker(voice_marker(name)):
             raise InputError(f"voice {name!r} is unknown: choose from {list(self._vocabulary.voices)}")
-        return self._vocabulary.marker_id(voice_marker(name))
+        return np.array([self._vocabulary.marker_id(voice_marker(name))], dtype=np.int32)
 
     def _segment(self, item: _Item, ids: np.ndarray, start: int) -> Segment:
         content: str | tuple[int, ...]

@@ -63,7 +63,7 @@ def test_rows_are_the_stores_records_and_lead_to_the_same_answers(shards, size, 
     assert rows.streams == STREAMS
     for index, record in reversed(list(enumerate(whole))):  # in no order that the file has
         assert same(rows[index], record)
-        assert (rows.id(index), rows.text(index)) == (record.id, record.text)
+        assert (rows.field("id", index), rows.field("text", index)) == (record.id, record.text)
         assert (rows[index].response is None) == (record.response is None)
         if record.response is not None:
             assert same(rows[index].response, record.response)
