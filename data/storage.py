@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import fsspec
 
+from data.errors import InputError
+
 
 def is_url(path: str | Path) -> bool:
     """Whether `path` names an object store (`s3://…`) rather than a local file."""
@@ -173,6 +175,7 @@ def local_folder(folder: str | Path) -> Path:
     """A local folder with the content of `folder`: itself when local, else a cached download.
 
     Processes of one machine may ask at once: each fetches into a folder of its own, and the first to be done gives its.
+    Raises InputError for a URL below which there is nothing.
     """
     if not is_url(folder):
         return Path(folder)
@@ -184,6 +187,8 @@ def local_folder(folder: str | Path) -> Path:
             whole = Path(own) / key
             whole.mkdir()
             copy_folder(folder, whole)
+            if not any(whole.iterdir()):  # to an object store no folder and an empty one are the same
+                raise InputError(f"there is nothing at {str(folder)!r}: give the URL of a folder that holds files")
             try:
                 whole.rename(cache)
             except OSError:

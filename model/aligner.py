@@ -18,6 +18,7 @@ from data.corpus.steps_config import CtcAlignment
 from data.errors import InputError
 from data.manifest import Word
 from data.timing import frames_to_seconds, samples_to_seconds, seconds_to_frames, written_seconds
+from model.audio_tokenizers.brought import pinned_revision
 from model.ctc_alignment import AlignmentError, align_tokens
 
 _DELIMITER = "|"
@@ -42,11 +43,14 @@ class WordAligner:
         from transformers import AutoModelForCTC
         from transformers.utils.hub import cached_file
 
-        path = str(storage.local_folder(config.path)) if storage.exists(config.path) else config.path
+        if storage.exists(config.path):
+            path, revision = str(storage.local_folder(config.path)), "main"
+        else:
+            path, revision = config.path, pinned_revision(config.path, config.revision)
         try:
-            model = AutoModelForCTC.from_pretrained(path, revision=config.revision or "main", use_safetensors=True)
+            model = AutoModelForCTC.from_pretrained(path, revision=revision, use_safetensors=True)
             found = {
-                name: cached_file(path, name, revision=config.revision, _raise_exceptions_for_missing_entries=False)
+                name: cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
                 for name in ("vocab.json", "preprocessor_config.json")
             }
         except (OSError, ValueError) as error:

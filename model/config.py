@@ -75,7 +75,7 @@ class SslUnits(CompressibleUnits):
 
     kind: Literal["ssl_units"]
     path: str = Field(description="folder, URL or hub id of the encoder, with safetensors weights")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id")
+    revision: str | None = Field(None, description="the commit of a hub id, which needs one")
     layer: int = Field(ge=1, description="layer whose output is quantised; the first transformer layer is 1")
     codebook_size: int = Field(500, ge=2, le=32768, description="number of clusters")
     kmeans_path: str | None = Field(None, description="safetensors file with 'centroids' (K, D); null fits them here")
@@ -144,7 +144,7 @@ class NeuralCodec(Frozen):
 
     kind: Literal["neural_codec"]
     path: str = Field(description="folder, URL or hub id of the codec, with safetensors weights")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id")
+    revision: str | None = Field(None, description="the commit of a hub id, which needs one")
     codebooks: tuple[int, ...] | None = Field(
         None, description="which of the codec's codebooks form this stream, ascending; null takes all"
     )

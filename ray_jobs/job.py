@@ -50,7 +50,8 @@ class Job(Command):
 
     `fields` gives the configuration that changes the result; `raw_inputs` content ids of what the user brought;
     `artifact` the part of the folder that stdout names; `inspect` what the dry runs of this job and of all that need
-    it say of what was brought. Raise `version` when the results of unchanged fields change.
+    it say of what was brought; `check` raises InputError for a finished folder that can no longer be used. Raise
+    `version` when the results of unchanged fields change.
     """
 
     version: int
@@ -59,6 +60,7 @@ class Job(Command):
     raw_inputs: Callable[[Recipe], list[str]] = lambda recipe: []
     artifact: str = ""
     inspect: Callable[[Recipe], list[str]] = lambda recipe: []
+    check: Callable[[RunFolder], None] = lambda folder: None
 
     def id(self, recipe: Recipe) -> str:
         """The id of this job's run under `recipe`, from fields and inputs alone."""
@@ -85,6 +87,7 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
         **describe_environment(),
     }
     if folder.done and not fresh:
+        job.check(folder)
         changed = " (warning: the source tree has changed since)" if folder.source_changed() else ""
         log.info("%s: found %s%s", job.name, folder.path, changed)
         return folder

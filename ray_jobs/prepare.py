@@ -1,10 +1,12 @@
 """`prepare`: corpus -> manifest. Makes the built-in corpus, or reads one that the user brings."""
 
 import logging
+import os
 import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from data import storage
@@ -12,10 +14,11 @@ from data.config import BuiltinCorpus
 from data.corpus.brought import bring, content_fields, content_id, corpora_of, of_each
 from data.corpus.builtin import make_music, make_speech
 from data.corpus.config import BroughtCorpus, SeveralCorpora
-from data.corpus.summary import plan_brought, plan_builtin, summarize
+from data.corpus.summary import plan_brought, plan_builtin, problem_lines, summarize
 from data.errors import InputError
 from data.frozen import result_fields
-from data.manifest import write_manifest
+from data.manifest import resolve_path, write_manifest
+from data.run_folder import RunFolder
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.prepare_part import Outcome
@@ -24,6 +27,8 @@ from ray_jobs.recipe import Recipe
 from ray_jobs.weights import weight_lines, weight_paths
 
 log = logging.getLogger("antiphon")
+
+LOOKED_AT = 10  # recordings of a manifest that was found
 
 
 def work(run: Run) -> None:
@@ -34,7 +39,10 @@ def work(run: Run) -> None:
         utterances = make_speech(corpus, run.recipe.seed, folder.path)
         utterances += make_music(corpus, run.recipe.seed, folder.path)
     else:
-        brought = _bring_all(corpora_of(corpus), folder.path, run.recipe.tokenize.stall_s)
+        brought, warnings = _bring_all(corpora_of(corpus), folder.path, run.recipe.tokenize.stall_s)
+        storage.write_jsonl(folder.file("warnings.jsonl"), warnings)
+        for line in problem_lines(warnings):
+            log.warning("prepare: kept, see warnings.jsonl: %s", line.strip())
         utterances, quarantine = brought.utterances, brought.quarantine
         if any(map(has_steps, corpora_of(corpus).values())):
             storage.write_jsonl(folder.file("unaligned.jsonl"), brought.unaligned)
@@ -56,9 +64,9 @@ def work(run: Run) -> None:
     )
 
 
-def _bring_all(corpora: dict[str, BroughtCorpus], folder: str, stall_s: float) -> Outcome:
-    """What the corpora hold, one after the other, after the steps of each."""
-    whole, taken = Outcome(), dict[str, int]()
+def _bring_all(corpora: dict[str, BroughtCorpus], folder: str, stall_s: float) -> tuple[Outcome, list[dict[str, Any]]]:
+    """What the corpora hold, one after the other, after the steps of each; and rows of what is doubtful in it."""
+    whole, taken, warnings = Outcome(), dict[str, int](), list[dict[str, Any]]()
     for name, corpus in corpora.items():
         found = bring(corpus, folder, taken)
         outcome = Outcome(found.utterances)
@@ -68,7 +76,20 @@ def _bring_all(corpora: dict[str, BroughtCorpus], folder: str, stall_s: float) -
             outcome.utterances = [replace(u, extra={"corpus": name, **u.extra}) for u in outcome.utterances]
         whole.quarantine += found.quarantine
         whole.add(outcome)
-    return whole
+        warnings += found.warnings()
+    return whole, warnings
+
+
+def check_audio(folder: RunFolder) -> None:
+    """Raises InputError for a finished folder whose recordings are gone from where its manifest says they are."""
+    manifest = folder.file("manifest.jsonl")
+    rows = islice(storage.read_jsonl(manifest), LOOKED_AT)
+    paths = [resolve_path(manifest, row["audio_filepath"]).partition("#bytes=")[0] for row in rows]
+    if paths and not any(storage.is_url(path) or os.path.exists(path) for path in paths):
+        raise InputError(
+            f"{manifest} names {paths[0]}, and neither that nor the recordings after it are there: has the corpus been "
+            "moved? A corpus is known by its content, so run prepare again with --fresh; what was made from it stays"
+        )
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
@@ -96,7 +117,15 @@ def inspect(recipe: Recipe) -> list[str]:
     return [line for lines in planned.values() for line in lines] + weight_lines(named)
 
 
-JOB = Job(name="prepare", version=1, work=work, fields=fields, raw_inputs=raw_inputs, inspect=inspect)
+JOB = Job(
+    name="prepare",
+    version=1,
+    work=work,
+    fields=fields,
+    raw_inputs=raw_inputs,
+    inspect=inspect,
+    check=check_audio,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """The encoder in a process of its own, for a shard that has already seen its worker die. No Ray.
 
-A file that kills its decoder, or whose samples kill the encoder, kills this process instead of the actor; it becomes
-a quarantine row, and the rest of the shard comes out as from an undisturbed worker: the same batches, the same bytes.
+A file that kills its decoder, or whose samples kill the encoder, kills this process instead of the actor; when it has
+killed two it becomes a quarantine row, and the rest of the shard comes out as from an undisturbed worker: the same
+batches, the same bytes.
 """
 
 import os
@@ -20,6 +21,7 @@ from ray_jobs.tokenize_batches import batches, encoding_order
 from ray_jobs.tokenize_encoder import Decoded, Outcome, UtteranceEncoder
 
 Answer = TypeVar("Answer")
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,20 @@ class _Guard:
         self._pool: ProcessPoolExecutor | None = None
 
     def ask(self, question: Callable[..., Answer], *arguments: Any) -> Answer | None:
-        """The answer of the process, or None where it died of the question.
+        """The answer of the process, or None where two processes died of the question.
 
-        Raises RuntimeError where it does not come up: that is no file's fault, and must not quarantine any.
+        Two, because the first may have died between the last question and this one, of what it had read before.
+        Raises RuntimeError where none comes up: that is no file's fault, and must not quarantine any.
         """
-        if self._pool is None:
-            self._pool = self._started()
-        try:
-            return self._pool.submit(question, *arguments).result()
-        except BrokenProcessPool:
-            self._pool.shutdown()
-            self._pool = None
-            return None
+        for _ in range(_ATTEMPTS):
+            if self._pool is None:
+                self._pool = self._started()
+            try:
+                return self._pool.submit(question, *arguments).result()
+            except BrokenProcessPool:
+                self._pool.shutdown()
+                self._pool = None
+        return None
 
     def _started(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(1, get_context("spawn"), _start_guard, self._start)

@@ -31,7 +31,7 @@ class CtcAlignment(Frozen):
 
     kind: Literal["ctc"]
     path: str = Field(description="folder, URL or hub id of a transformers CTC model, with safetensors and vocab.json")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id")
+    revision: str | None = Field(None, description="the commit of a hub id, which needs one")
     max_s: float = Field(600.0, gt=0, description="longer recordings get no word times: cost grows with the square")
     chunk_s: float = Field(30.0, gt=0, description="longer audio passes through the model in overlapping chunks")
     overlap_s: float = Field(4.0, ge=0, description="overlap of neighbouring chunks")

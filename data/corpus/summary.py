@@ -13,6 +13,7 @@ from data.corpus.builtin import plan_speech
 from data.corpus.config import BroughtCorpus
 from data.corpus.validate import Checked
 from data.manifest import Utterance
+from data.quarantine import quarantine_row
 
 _SECONDS_PER_WORD = 0.4  # of espeak-ng at the rates drawn; a plan may be rough
 
@@ -62,7 +63,7 @@ def plan_brought(corpus: BroughtCorpus, max_duration_s: float) -> list[str]:
     looked = look_at(corpus)
     summary = summarize(looked.utterances, len(looked.quarantine))
     rates = Counter(fact.sample_rate for fact in looked.facts if fact.sample_rate)
-    warnings = _warnings(looked, math.inf if corpus.segmentation else max_duration_s)
+    warnings = [*looked.warnings(), *_too_long(looked, math.inf if corpus.segmentation else max_duration_s)]
     return [
         f"corpus            {adapter.title}; licence: {adapter.licence}",
         *(
@@ -74,21 +75,19 @@ def plan_brought(corpus: BroughtCorpus, max_duration_s: float) -> list[str]:
         f"lengths           {_lengths(looked.utterances)}",
         f"texts             {_texts(looked.utterances)}",
         f"quarantined       {summary['quarantined']} rows",
-        *_problems(looked.quarantine),
-        *_problems(warnings),
+        *problem_lines(looked.quarantine),
+        *problem_lines(warnings),
     ]
 
 
-def _warnings(looked: Checked, max_duration_s: float) -> list[dict[str, Any]]:
-    """What is wrong with utterances that are kept."""
-    rows = []
-    for utterance, fact in zip(looked.utterances, looked.facts, strict=True):
-        if fact.warning:
-            rows.append({"id": utterance.id, "reason": fact.warning.reason, "detail": fact.warning.detail})
-        if (utterance.duration or 0.0) > max_duration_s:
-            detail = f"{utterance.duration:.1f} s; tokenize.max_duration_s={max_duration_s:g} keeps it out"
-            rows.append({"id": utterance.id, "reason": "too_long", "detail": detail})
-    return rows
+def _too_long(looked: Checked, max_duration_s: float) -> list[dict[str, Any]]:
+    """What tokenize_speech would keep out."""
+    detail = "{:.1f} s; tokenize.max_duration_s={:g} keeps it out"
+    return [
+        quarantine_row(utterance, "too_long", detail.format(utterance.duration, max_duration_s))
+        for utterance in looked.utterances
+        if (utterance.duration or 0.0) > max_duration_s
+    ]
 
 
 def _rates(rates: Counter[int]) -> str:
@@ -113,7 +112,7 @@ def _texts(utterances: Sequence[Utterance]) -> str:
     return f"{texts} of {len(utterances)} utterances{more}" + (f"; other fields: {', '.join(others)}" if others else "")
 
 
-def _problems(rows: Sequence[dict[str, Any]]) -> list[str]:
+def problem_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line per reason: how often, and an example."""
     first = {row["reason"]: row for row in reversed(rows)}
     counts = Counter(row["reason"] for row in rows)

@@ -4,6 +4,7 @@ Both go through `check`; what decodes does so in processes of its own, so that a
 more bad row.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,9 +19,10 @@ from data.manifest import Utterance
 from data.quarantine import quarantine_row
 from data.timing import samples_to_seconds
 
-SHORTER = "shorter_than_stated"
+SHORTER, LONGER = "shorter_than_stated", "longer_than_stated"
 _TOLERANCE_S = 0.1  # by which a stated length may pass the audio's end
 _CHUNK_UTTERANCES = 32
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ class Checked:
     utterances: list[Utterance]
     facts: list[Facts]
     quarantine: list[dict[str, Any]]
+
+    def warnings(self) -> list[dict[str, Any]]:
+        """Rows of the form of quarantine rows, for utterances that are kept all the same."""
+        return [
+            quarantine_row(utterance, fact.warning.reason, fact.warning.detail)
+            for utterance, fact in zip(self.utterances, self.facts, strict=True)
+            if fact.warning
+        ]
 
 
 def check(utterance: Utterance, root: str, deep: bool) -> Finding:
@@ -89,8 +99,21 @@ def _facts(utterance: Utterance, header: Header, num_samples: int | None, start_
     warning = None
     if utterance.duration is not None and utterance.duration > there_s + _TOLERANCE_S:
         warning = Problem(SHORTER, f"{utterance.duration} s stated, {there_s:.3f} s are there")
+    elif (rest_s := _unsaid_s(utterance, header)) > _TOLERANCE_S:
+        warning = Problem(
+            LONGER,
+            f"{utterance.duration} s stated from the beginning, and {rest_s:.3f} s follow that no row speaks of: "
+            f"is the header's rate of {header.sample_rate} Hz too low?",
+        )
     duration_s = there_s if utterance.duration is None else min(utterance.duration, there_s)
     return Facts(duration_s, header.sample_rate, header.channels, warning)
+
+
+def _unsaid_s(utterance: Utterance, header: Header) -> float:
+    """Seconds behind an utterance that begins its file and states its length; 0 where the header does not tell."""
+    if utterance.offset or utterance.duration is None or header.num_samples is None:
+        return 0.0
+    return samples_to_seconds(header.num_samples, header.sample_rate) - utterance.duration
 
 
 def check_all(
@@ -101,6 +124,7 @@ def check_all(
     A length that the corpus leaves open is filled in; one that it states stays.
     """
     known = known or {}
+    rows_of = Counter(utterance.audio_filepath for utterance in utterances)
     asked = [utterance for utterance in utterances if utterance.audio_filepath not in known]
     found = _check_guarded(asked, root, num_workers) if deep else _check_headers(asked, root, num_workers)
     kept: list[Utterance] = []
@@ -111,6 +135,8 @@ def check_all(
         if isinstance(finding, Problem):
             quarantine.append(quarantine_row(utterance, finding.reason, finding.detail))
             continue
+        if finding.warning and finding.warning.reason == LONGER and rows_of[utterance.audio_filepath] > 1:
+            finding = replace(finding, warning=None)  # the other rows speak of the rest
         if utterance.duration is None and finding.duration_s is not None:
             utterance = replace(utterance, duration=round(finding.duration_s, 6))
         kept.append(utterance)
@@ -167,15 +193,19 @@ def _unless_crashed(future: Future[list[Finding]]) -> list[Finding] | None:
 
 
 def _check_singly(chunk: Sequence[Utterance], root: str) -> Iterator[Finding]:
+    """One after the other. A process that is found dead may have died of the file before: a second one is asked too."""
     pool = _pool(1)
     try:
         for utterance in chunk:
-            try:
-                yield pool.submit(check, utterance, root, True).result()
-            except BrokenProcessPool:
-                pool.shutdown()
-                pool = _pool(1)
-                yield Problem("crash", "the process that decoded it died")
+            finding: Finding = Problem("crash", "the process that decoded it died")
+            for _ in range(_ATTEMPTS):
+                try:
+                    finding = pool.submit(check, utterance, root, True).result()
+                    break
+                except BrokenProcessPool:
+                    pool.shutdown()
+                    pool = _pool(1)
+            yield finding
     finally:
         pool.shutdown()
 

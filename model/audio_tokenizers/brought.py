@@ -1,7 +1,7 @@
 """Weights that a user brings to an audio tokenizer: found, named by content, and kept beside the tokenizer.
 
 A configuration names them in `path` and in fields that end in `_path`: a local folder or file, a URL, or (`path`
-alone) a hub id with an optional `revision`. What is local is copied below the tokenizer's folder: a model folder
+alone) a hub id with its commit as `revision`. What is local is copied below the tokenizer's folder: a model folder
 stays whole wherever it is carried. What comes from the hub is recorded as id and commit.
 """
 
@@ -46,10 +46,11 @@ def weight_files(folder: str) -> list[str]:
 def bring_weights(path: str, revision: str | None, folder: str) -> dict[str, Any]:
     """Copy a model folder to `folder`/weights, or pin a hub id; returns what `weights_location` wants to be told.
 
-    Raises InputError for a folder without config.json or safetensors, and for a hub id that cannot be resolved.
+    Raises InputError for a folder without config.json or safetensors, and for a hub id that cannot be resolved or is
+    not pinned.
     """
     if not storage.exists(path):
-        return {"path": path, "revision": _resolve(path, revision)}
+        return {"path": path, "revision": pinned_revision(path, revision)}
     names = weight_files(path)
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise InputError(
@@ -79,18 +80,29 @@ def _is_path(name: str) -> bool:
     return name.endswith("_path")
 
 
-def _resolve(hub_id: str, revision: str | None) -> str:
-    """The commit behind a hub id, from the cache where it lies there."""
+def pinned_revision(hub_id: str, revision: str | None) -> str:
+    """`revision`, which is the commit behind a hub id; from the cache where it lies there.
+
+    Raises InputError that names the commit where none is given, or a branch or tag: the id of a run hangs on what the
+    recipe says, and would stay where the weights move on.
+    """
     from transformers.utils.hub import cached_file, extract_commit_hash
 
+    asked = revision or "main"
     try:
-        found = cached_file(hub_id, "config.json", revision=revision or "main")
+        found = cached_file(hub_id, "config.json", revision=asked)
     except OSError as error:
         raise InputError(
             f"path {hub_id!r} is neither a folder here nor a model that the hub gives "
-            f"(revision {revision or 'main'}): {str(error).splitlines()[0]}"
+            f"(revision {asked}): {str(error).splitlines()[0]}"
         ) from None
-    return extract_commit_hash(found, None) or revision or "main"
+    commit = extract_commit_hash(found, None)
+    if commit is not None and commit == revision:
+        return commit
+    raise InputError(
+        f"path {hub_id!r} is a hub id and revision is {revision!r}, which may mean other weights tomorrow: give the "
+        f"commit, revision: {commit or '(see the model page)'}, which {asked} is now"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -1,64 +1,20 @@
 """Adapters of formats that any corpus may have, each on a tiny folder of the real layout."""
 
 import gzip
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-import soundfile
 from pydantic import TypeAdapter
 
-from data.audio import load_audio
 from data.config import CorpusConfig
-from data.corpus.brought import bring, content_id, look_at
+from data.corpus.brought import bring, content_id
 from data.errors import InputError
-from data.manifest import Utterance
-from data.storage import join
-
-RATE = 16000
-
-
-def encoded(seconds: float = 0.5, kind: str = "WAV", hz: float = 200.0) -> bytes:
-    buffer = io.BytesIO()
-    wave = 0.1 * np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE)) / RATE)
-    soundfile.write(buffer, wave, RATE, format=kind)
-    return buffer.getvalue()
-
-
-def write(path: Path, content: bytes | str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def config(kind: str, path: Path, **options: Any) -> Any:
-    return TypeAdapter(CorpusConfig).validate_python({"kind": kind, "path": str(path), **options})
-
-
-def brought(kind: str, path: Path, **options: Any) -> tuple[dict[str, Utterance], dict[str, str], Path]:
-    """Utterances by id, the reason of every id in quarantine, and the run folder."""
-    run = path.parent / "run"
-    result = bring(config(kind, path, **options), str(run))
-    looked = look_at(config(kind, path, **options))
-    assert [item.id for item in looked.utterances] == [item.id for item in result.utterances]
-    assert looked.quarantine == result.quarantine
-    return (
-        {item.id: item for item in result.utterances},
-        {row["id"]: row["reason"] for row in result.quarantine},
-        run,
-    )
-
-
-def decoded(run: Path, utterance: Utterance) -> np.ndarray:
-    path = join(run, utterance.audio_filepath)
-    return load_audio(path, RATE, utterance.offset, utterance.duration)
-
+from tests.data.tiny_corpora import RATE, brought, config, decoded, encoded, write
 
 # audiofolder
 
@@ -151,95 +107,6 @@ def test_a_dataset_on_disk_is_written_out_as_it_is(tmp_path: Path) -> None:
     assert content_id(config("hf_dataset", tmp_path / "saved")) == content_id(config("hf_dataset", again))
     with pytest.raises(InputError, match="column 'sentence' of type Audio"):
         brought("hf_dataset", tmp_path / "saved", audio_column="sentence")
-
-
-# WebDataset
-
-
-def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-
-
-SAMPLES = {
-    "0001.flac": encoded(0.5, "FLAC", 150.0),
-    "0001.json": json.dumps({"text": "one", "speaker": "s1"}).encode(),
-    "0002.txt": b"two\n",
-    "0002.wav": encoded(0.25, "WAV", 300.0),
-    "0003.txt": b"no audio",
-    "0004.wav": encoded(),
-    "0004.json": b"[1]",
-}
-
-
-@pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz")])
-def test_webdataset(tmp_path: Path, ending: str, mode: str) -> None:
-    folder = tmp_path / "shards"
-    tar(folder / f"train-000000.{ending}", SAMPLES, mode)
-    tar(folder / f"valid-000000.{ending}", SAMPLES, mode)
-    found, bad, run = brought("webdataset", folder)
-    assert {name: (item.text, item.split) for name, item in found.items()} == {
-        "train-000000/0001": ("one", "train"),
-        "train-000000/0002": ("two", "train"),
-        "valid-000000/0001": ("one", "dev"),
-        "valid-000000/0002": ("two", "dev"),
-    }
-    assert bad["train-000000/0003"] == "missing"
-    assert bad["train-000000/0004"] == "bad_field"
-    first = found["train-000000/0001"]
-    assert first.speaker == "s1"
-    np.testing.assert_array_equal(decoded(run, first), _wave("0001.flac", tmp_path))
-    if ending == "tar":
-        assert "#bytes=" in first.audio_filepath
-        assert not (run / "audio").exists()
-
-
-def _wave(name: str, folder: Path) -> np.ndarray:
-    write(folder / name, SAMPLES[name])
-    return load_audio(str(folder / name), RATE)
-
-
-def test_a_broken_off_tar_keeps_what_comes_before(tmp_path: Path) -> None:
-    tar(tmp_path / "shards/a.tar", SAMPLES)
-    content = (tmp_path / "shards/a.tar").read_bytes()
-    second = content.index(b"0002.wav")
-    write(tmp_path / "shards/a.tar", content[: second + 700])
-    found, bad, _ = brought("webdataset", tmp_path / "shards")
-    assert set(found) == {"a/0001"}
-    assert "unreadable" in bad.values()
-
-
-@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_a_broken_header_inside_a_tar_is_no_silent_end(tmp_path: Path, ending: str) -> None:
-    tar(tmp_path / "plain.tar", SAMPLES)
-    content = bytearray((tmp_path / "plain.tar").read_bytes())
-    content[content.index(b"0002.wav") + 150] ^= 1  # the checksum
-    packed = gzip.compress(bytes(content)) if ending == "tar.gz" else bytes(content)
-    write(tmp_path / f"shards/a.{ending}", packed)
-    found, bad, _ = brought("webdataset", tmp_path / "shards")
-    assert set(found) == {"a/0001"}
-    assert bad == {f"a.{ending}": "unreadable"}
-
-
-def test_a_second_recording_of_one_sample_is_listed(tmp_path: Path) -> None:
-    tar(tmp_path / "shards/a.tar", {"spk.one.wav": encoded(), "spk.two.wav": encoded(), "other.wav": encoded()})
-    found, bad, _ = brought("webdataset", tmp_path / "shards")
-    assert set(found) == {"a/spk", "a/other"}
-    assert bad == {"a/spk#2": "duplicate_id"}
-
-
-def test_a_tars_id_follows_its_texts_and_not_its_place(tmp_path: Path) -> None:
-    for name, samples in (("one", SAMPLES), ("two", SAMPLES), ("three", {**SAMPLES, "0002.txt": b"six\n"})):
-        tar(tmp_path / name / "a.tar", samples)
-    one, two, three = (content_id(config("webdataset", tmp_path / name)) for name in ("one", "two", "three"))
-    assert one == two
-    assert one != three
-    single = config("webdataset", tmp_path / "one" / "a.tar")
-    assert content_id(single) == one
 
 
 # Kaldi

@@ -1,21 +1,19 @@
 """Adapters of published corpora, each on a tiny folder in the publisher's layout."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from pydantic import TypeAdapter
 
 from data.config import CorpusConfig
-from data.corpus.adapters.base import KINDS, adapter_class, split_of
+from data.corpus.adapters.base import adapter_class
 from data.corpus.adapters.gigaspeech import GigaSpeechAdapter
 from data.corpus.brought import bring, content_id
-from data.corpus.config import BroughtCorpus, GigaSpeechCorpus
+from data.corpus.config import GigaSpeechCorpus
 from data.corpus.validate import Checked
 from data.errors import InputError
 from data.manifest import Utterance
@@ -330,36 +328,3 @@ def test_a_folder_nearby_or_another_corpus_is_suggested(tmp_path: Path) -> None:
         brought("librispeech", folder / "train-clean-100")
     with pytest.raises(InputError, match=r"did you mean corpus\.kind=ljspeech"):
         brought("librispeech", ljspeech(tmp_path / "LJSpeech-1.1"))
-
-
-def test_every_kind_has_a_licence_a_layout_and_a_configuration() -> None:
-    for kind in KINDS:
-        adapter = adapter_class(kind)
-        assert adapter.kind == kind
-        assert adapter.licence
-        assert adapter.layout
-        key = "manifest" if kind == "manifest" else "path"
-        made = TypeAdapter(CorpusConfig).validate_python({"kind": kind, key: "x"})
-        assert isinstance(made, BroughtCorpus)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_recipe_block_of_every_docstring_is_one(kind: str) -> None:
-    block = re.search(r"`(corpus: \{.*\})`", adapter_class(kind).__doc__ or "")
-    assert block
-    made = TypeAdapter(CorpusConfig).validate_python(yaml.safe_load(block[1])["corpus"])
-    assert made.kind == kind
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("test-clean", "test"),
-        ("validation", "dev"),
-        ("train-other-500", "train"),
-        ("evaluation", "test"),
-        ("XL", "train"),
-    ],
-)
-def test_published_names_say_the_split(name: str, split: str) -> None:
-    assert split_of(name) == split

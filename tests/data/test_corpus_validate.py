@@ -162,6 +162,54 @@ def test_a_file_that_kills_its_decoder_is_one_bad_row(tmp_path: Path, monkeypatc
     assert len(checked.utterances) == 7
 
 
+def _die_twice_on_three(item: Utterance, root: str, deep: bool) -> Finding:
+    """Like a process that dies of what it read before: once in the chunk, once more when asked alone."""
+    if item.id.startswith("3"):
+        for number in range(2):
+            try:
+                (Path(root) / f"died-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            os._exit(1)
+    return Facts(1.0, RATE, 1)
+
+
+def test_a_process_that_died_of_an_earlier_file_blames_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    monkeypatch.setattr(validate, "check", _die_twice_on_three)
+    monkeypatch.setattr(validate, "get_context", lambda _: multiprocessing.get_context("fork"))
+    checked = check_all([utterance(f"{number}.wav") for number in range(5)], str(tmp_path), True, num_workers=1)
+    assert (tmp_path / "died-1").exists()
+    assert checked.quarantine == []
+    assert len(checked.utterances) == 5
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_rate_that_is_stated_too_low_makes_a_recording_longer_than_its_row_says(tmp_path: Path, deep: bool) -> None:
+    for name in ("lies.wav", "cut.wav", "true.wav"):
+        soundfile.write(tmp_path / name, 0.1 * np.sin(np.arange(2 * RATE) * 0.1), RATE // 2 if name[0] == "l" else RATE)
+    rows = [
+        utterance("lies.wav", duration=2.0),  # the header says half the rate: 4 s
+        utterance("true.wav", duration=2.0),
+        utterance("cut.wav", duration=1.0),
+        Utterance("rest", "cut.wav", offset=1.0, duration=1.0),
+    ]
+    checked = check_all(rows, str(tmp_path), deep, num_workers=1)
+    assert checked.quarantine == []
+    [warning] = checked.warnings()
+    assert (warning["id"], warning["reason"]) == ("lies.wav", validate.LONGER)
+    assert "2.000 s follow" in warning["detail"]
+    assert f"rate of {RATE // 2} Hz too low" in warning["detail"]
+    high = check(utterance("cut.wav", duration=4.0), str(tmp_path), deep)  # as if stated at twice the rate
+    assert (high.reason if isinstance(high, Problem) else high.warning and high.warning.reason) in (
+        "truncated",
+        validate.SHORTER,
+    )
+
+
 def test_headers_of_real_recordings_say_what_decoding_finds(real_audio: Path) -> None:
     manifest = real_audio / "read" / "manifest.jsonl"
     rows = [Utterance.from_row({**row, "duration": None}) for row in storage.read_jsonl(manifest)]

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from data import storage
+from data.errors import InputError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -99,6 +100,15 @@ def test_a_remote_folder_that_could_not_be_fetched_whole_leaves_nothing(tmp_path
         broken.setattr(storage, "copy_file", lambda source, target: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             storage.local_folder(url)
+    assert (storage.local_folder(url) / "a").read_text() == "1"
+
+
+def test_a_remote_folder_that_is_not_there_is_an_error_and_leaves_no_empty_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path))
+    url = f"memory://{uuid.uuid4().hex}"
+    with pytest.raises(InputError, match=f"nothing at '{url}'"):
+        storage.local_folder(url)
+    storage.write_text(storage.join(url, "a"), "1")
     assert (storage.local_folder(url) / "a").read_text() == "1"
 
 

@@ -59,3 +59,21 @@ def test_a_name_that_is_neither_folder_nor_model_is_an_input_error(tmp_path, mon
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="neither a folder here nor a model"):
         bring_weights("no/such-model", None, str(tmp_path / "unit"))
+
+
+def test_a_hub_id_needs_the_commit_and_the_error_says_which_it_is(tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    asked = []
+
+    def cached_file(path, name, revision):
+        asked.append(revision)
+        return str(tmp_path / "models--a--b/snapshots" / commit / name)
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
+    (tmp_path / "models--a--b/snapshots" / commit).mkdir(parents=True)
+    (tmp_path / "models--a--b/snapshots" / commit / "config.json").write_text("{}")
+    for moving in (None, "main", "v1.0", commit[:8]):
+        with pytest.raises(InputError, match=rf"revision is {moving!r}.*revision: {commit}, which"):
+            bring_weights("a/b", moving, str(tmp_path / "unit"))
+    assert bring_weights("a/b", commit, str(tmp_path / "unit")) == {"path": "a/b", "revision": commit}
+    assert asked == ["main", "main", "v1.0", commit[:8], commit]

@@ -119,7 +119,7 @@ def test_a_brought_corpus_is_prepared_wherever_it_lies(tmp_path: Path, capsys: p
     bad = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
     assert [(row["id"], row["reason"]) for row in bad] == [("d", "missing"), ("e", "not_audio")]
     (tmp_path / "corpus").rename(tmp_path / "moved")
-    assert prepare.main([path, f"corpus.path={tmp_path}/moved"]) == 0
+    assert prepare.main([path, f"corpus.path={tmp_path}/moved", "--fresh"]) == 0
     assert Path(capsys.readouterr().out.splitlines()[-1]) == folder
     (tmp_path / "moved" / "text").write_text("a one\nb three\n")
     assert prepare.main([path, f"corpus.path={tmp_path}/moved"]) == 0
@@ -156,6 +156,43 @@ def test_every_dry_run_tells_hours_lengths_and_problems(tmp_path: Path, capsys: 
     assert prepare.main([path, "tokenize.max_duration_s=2.5", "corpus.segmentation={kind: vad}", "--dry-run"]) == 0
     assert "too_long" not in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_doubtful_is_kept_listed_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    for name in ("a", "b"):
+        write_wav(str(tmp_path / "corpus" / f"{name}.wav"), np.zeros(16000), 16000)
+    (tmp_path / "corpus" / "metadata.jsonl").write_text(
+        '{"id": "a", "file_name": "a.wav", "duration": 1.0}\n{"id": "b", "file_name": "b.wav", "duration": 2.5}\n'
+    )
+    path = recipe(tmp_path, {"kind": "audiofolder", "path": str(tmp_path / "corpus")})
+    with caplog.at_level("WARNING"):
+        assert prepare.main([path]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    [row] = [json.loads(line) for line in (folder / "warnings.jsonl").read_text().splitlines()]
+    assert (row["id"], row["reason"], row["detail"]) == ("b", "shorter_than_stated", "2.5 s stated, 1.000 s are there")
+    assert "shorter_than_stated 1, e.g. b: 2.5 s stated" in caplog.text
+    assert len(list(read_manifest(folder / "manifest.jsonl"))) == 2
+
+
+def test_a_corpus_that_was_moved_is_told_with_the_next_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "here").mkdir()
+    for number in range(3):
+        write_wav(str(tmp_path / "here" / f"{number}.wav"), np.zeros(16000), 16000)
+    assert prepare.main([recipe(tmp_path, {"kind": "audiofolder", "path": str(tmp_path / "here")})]) == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = recipe(tmp_path, {"kind": "audiofolder", "path": str(tmp_path / "there")})
+    assert prepare.main([moved]) == 2
+    assert "--fresh" in caplog.text
+    capsys.readouterr()
+    assert prepare.main([moved, "--fresh"]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert all("/there/" in item.audio_filepath for item in read_manifest(folder / "manifest.jsonl"))
+    assert prepare.main([moved]) == 0
 
 
 def test_a_folder_that_is_no_such_corpus_exits_2(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The guarded process: it comes up or says so, and never outlives its actor."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,17 @@ def test_a_guard_that_does_not_come_up_is_an_error_and_no_files_fault() -> None:
     encoder = cast(Any, SimpleNamespace(arguments=("no mapping",)))  # which its class does not take
     with _Guard(encoder) as guard, pytest.raises(RuntimeError, match="while it loaded the audio tokenizers"):
         guard.ask(os.getpid)
+
+
+def test_a_process_that_died_between_two_questions_is_no_blame_for_the_second(tmp_path: Path) -> None:
+    with _Guard(cast(Any, SimpleNamespace(arguments=()))) as guard:
+        first = guard.ask(os.getpid)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        second = guard.ask(os.getpid)
+        assert second not in (None, first)
+        assert guard.ask(os._exit, 1) is None
+        assert guard.ask(os.getpid) not in (None, first, second)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the process in /proc")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from data import storage
+from data.audio import MAX_FILE_BYTES
 from data.corpus.adapters.base import Bad, Found, split_of
 from data.corpus.adapters.folder import FolderAdapter, hash_file, is_audio
 from data.manifest import RowError, parse_row
 
 _PLAIN, _COMPRESSED = (".tar",), (".tar.gz", ".tgz")
+_MAX_TEXT_BYTES = 16 * 2**20
 Part = tuple[str, tarfile.TarInfo, bytes | None]  # ending, member, content where it was read
 
 
@@ -75,6 +77,10 @@ class WebDatasetAdapter(FolderAdapter):
         audio = next((part for part in parts if is_audio(part[1].name)), None)
         if audio is None:
             return Bad.of(identity, shard, "missing", f"no audio among {', '.join(part[1].name for part in parts)}")
+        large = next((member for _, member, _ in parts if member.size > _most_bytes(member)), None)
+        if large is not None:
+            detail = f"{large.name} has {large.size} bytes, at most {_most_bytes(large)} are read"
+            return Bad.of(identity, shard, "too_large", detail)
         try:
             fields = _fields(parts)
         except (RowError, UnicodeDecodeError) as error:
@@ -109,15 +115,24 @@ def _further(identity: str, shard: str, parts: list[Part]) -> Iterator[Bad]:
 
 
 def _parts(path: Path) -> Iterator[Part]:
-    """Members of a tar in order, the audio of a plain one unread."""
+    """Members of a tar in order. Unread are the audio of a plain one, what is too large, and further recordings of a
+    sample."""
     plain = path.name.endswith(_PLAIN)
+    heard = None
     with tarfile.open(path, "r:" if plain else "r|gz", tarinfo=_Member) as tar:
         for member in tar:
             if not member.isfile():
                 continue
-            unread = plain and is_audio(member.name)
+            audio, key = is_audio(member.name), _key(member.name)
+            unread = member.size > _most_bytes(member) or (audio and (plain or key == heard))
+            heard = key if audio else heard
             handle = None if unread else tar.extractfile(member)
             yield Path(member.name).suffix, member, handle.read() if handle else None
+
+
+def _most_bytes(member: tarfile.TarInfo) -> int:
+    """More of a member are not taken into memory."""
+    return MAX_FILE_BYTES if is_audio(member.name) else _MAX_TEXT_BYTES
 
 
 def _key(name: str) -> str:
