@@ -11,8 +11,9 @@ WORKER_ENV = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
-    # Decoding threads come and go, and glibc gives each a heap of its own: two heaps keep a worker's memory flat.
-    "MALLOC_ARENA_MAX": "2",
+    # Decoding threads come and go, and glibc gives each a heap of its own: two heaps keep a worker's memory flat. Huge
+    # pages spare a tenth of the time of a model on a CPU, which the kernel would spend on handing out small ones.
+    "GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # Who asks for no GPU sees none: Ray's default shows all of them, and every worker would load its model onto the
