@@ -20,6 +20,7 @@ from ray_jobs.train_metrics import merge_metrics
 from ray_jobs.train_parts import export_checkpoint, load_parts, phases_to_run, read_mixture
 from ray_jobs.train_run import run_training
 from ray_jobs.train_sinks import check_sinks
+from ray_jobs.train_stream import check_resumable, log_mixture
 from ray_jobs.train_validation import validation_rows
 from ray_jobs.weights import weight_lines
 
@@ -32,8 +33,9 @@ def work(run: Run) -> None:
     folder = run.folder.path
     parts = load_parts(recipe, run.inputs)
     check_sinks(recipe.train.sinks)
+    check_resumable(parts, storage.join(folder, CHECKPOINTS))
     for plan in parts.phases:  # what does not fit is said here, before workers start
-        parts.stream(plan).plan(0)
+        log_mixture(plan, parts.stream(plan))
         if recipe.train.validate_every:
             validation_rows(parts, plan)
     if not finished(folder, parts.phases):

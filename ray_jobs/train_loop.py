@@ -5,8 +5,7 @@ No ray in here: the loop runs in any torch.distributed process group. All phases
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ import torch.distributed as dist
 
 from data import storage
 from data.packing import Batch
-from data.stream import TokenStream
 from model.checkpoint import (
     complete_checkpoints,
     load_checkpoint,
@@ -22,7 +20,6 @@ from model.checkpoint import (
     save_checkpoint,
     step_name,
 )
-from model.deepspeed_config import padded_rows
 from model.engine import StepResult, resolve_dtype, run_step, start_engine
 from model.export import INFO_FILE
 from model.flops import FlopCount
@@ -31,6 +28,7 @@ from model.train_step import to_tensors
 from ray_jobs.train_log import DataWait, TrainLog
 from ray_jobs.train_parts import TrainParts, base_of, export_checkpoint, first_model
 from ray_jobs.train_sinks import Sink
+from ray_jobs.train_stream import read_batches, resume_stream, sampler_state, stream_fingerprint
 from ray_jobs.train_validation import Validation
 
 log = logging.getLogger("antiphon")
@@ -95,36 +93,25 @@ class TrainLoop:
         log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
         checkpoint = ""
         stream = self.parts.stream(plan)
+        if resume:
+            resume_stream(self.parts, stream, resume)
+        identity = stream_fingerprint(self.parts, plan) if self.rank == 0 else {}
         if self._log is not None:
             self._log.start_phase(flops, self.parts.vocabulary.pad_id, wait)
-        for step, batch, batch_hash in wait.watch(self._batches(stream, plan, first)):
+        batches = read_batches(stream, plan, self.train, first, self.rank, self.world_size)
+        for step, batch, batch_hash in wait.watch(batches):
             local = step - plan.first_step
             lr = learning_rate(plan.config, plan.steps, local)
             result = run_step(engine, to_tensors(batch, self.device), self.train, lr, self.parts.vocabulary.pad_id)
             found = {"lr": lr, "batch_hash": batch_hash, **validation.after(step + 1, engine)}
             self._log_step(plan, step + 1, result, found, batch)
             if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
-                checkpoint = self._save(engine, plan, step + 1, result)
+                sampled = {"sampler": sampler_state(stream, local + 1), "fingerprint": identity}
+                checkpoint = self._save(engine, plan, step + 1, result, sampled)
         engine.destroy()
         del engine, lm
         gc.collect()
         return checkpoint
-
-    def _batches(self, stream: TokenStream, plan: PhasePlan, first: int) -> Iterator[tuple[int, Batch, str]]:
-        """(step, this worker's rows, fingerprint of all rows on rank 0); rendered one step ahead in a thread."""
-        rows = padded_rows(self.train.global_batch_rows, self.train.micro_batch_rows, self.world_size)
-
-        def render(step: int) -> tuple[Batch, str]:
-            batch = stream.rows(step, self.rank, self.world_size, rows // self.world_size)
-            return batch, stream.batch_hash(step) if self.rank == 0 else ""
-
-        with ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(render, first - plan.first_step)
-            for step in range(first, plan.last_step):
-                batch, batch_hash = pending.result()
-                if step + 1 < plan.last_step:
-                    pending = ahead.submit(render, step + 1 - plan.first_step)
-                yield step, batch, batch_hash
 
     def _log_step(self, plan: PhasePlan, step: int, result: StepResult, found: dict[str, Any], batch: Batch) -> None:
         if self._log is None:
@@ -139,7 +126,7 @@ class TrainLoop:
         }
         self._log.step(plan, row, to_tensors(batch))
 
-    def _save(self, engine: Any, plan: PhasePlan, step: int, result: StepResult) -> str:
+    def _save(self, engine: Any, plan: PhasePlan, step: int, result: StepResult, sampled: dict[str, Any]) -> str:
         checkpoint = storage.join(self.folder, CHECKPOINTS, step_name(step))
         recipe = self.parts.recipe
         facts = {
@@ -154,6 +141,7 @@ class TrainLoop:
             "dtype": self.dtype,
             "recipe": recipe.model_dump(mode="json"),
             "metrics": {"loss": result.loss},
+            **sampled,
         }
         if self._log is not None:
             self._log.flush()

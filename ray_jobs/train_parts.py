@@ -52,6 +52,7 @@ class TrainParts:
             global_batch_rows=train.global_batch_rows,
             seed=self.recipe.seed * PHASE_SEEDS + plan.index,
             streams=self.store.streams,
+            over_long=train.over_long,
         )
 
 

@@ -44,6 +44,7 @@ def proxy_stream(parts: TrainParts, weights: dict[str, float]) -> TokenStream:
         global_batch_rows=config.batch_rows,
         seed=parts.recipe.seed,
         streams=parts.store.streams,
+        over_long=parts.recipe.train.over_long,
     )
 
 
