@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,8 +51,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Consecutive blocks "text", "marker", "<stream>.<codebook>" …; marker i has id start of "marker" + i.
+    """Consecutive blocks "text", "marker", "<stream>.<codebook>" …, and what was appended later, in any order.
 
+    Later markers stand in blocks "marker+1", "marker+2", …; `markers` are those of all marker blocks, in order of id.
     Extending a vocabulary appends blocks; it never renumbers.
     """
 
@@ -63,8 +64,9 @@ class Vocabulary:
         starts = [sum(block.size for block in self.blocks[:index]) for index in range(len(self.blocks))]
         if starts != [block.start for block in self.blocks]:
             raise InputError(f"vocabulary blocks {self.blocks} have gaps or overlap: expected starts {starts}")
-        if len(set(self.markers)) != len(self.markers) or self.block(MARKER_BLOCK).size != len(self.markers):
-            raise InputError(f"markers {self.markers} must be distinct and as many as their block has ids")
+        places = sum(block.size for block in self.marker_blocks)
+        if len(set(self.markers)) != len(self.markers) or places != len(self.markers):
+            raise InputError(f"markers {self.markers} must be distinct and as many as their blocks have ids")
 
     @property
     def size(self) -> int:
@@ -94,7 +96,42 @@ class Vocabulary:
     @property
     def voices(self) -> tuple[str, ...]:
         """Names of the voices that have a marker."""
-        return tuple(marker[len("[voice:") : -1] for marker in self.markers if marker.startswith("[voice:"))
+        return tuple(marker[len("[voice:") : -1] for marker in self.markers if _is_voice(marker))
+
+    @property
+    def marker_blocks(self) -> tuple[Block, ...]:
+        """The blocks of markers: the first one, and those appended later."""
+        return tuple(block for block in self.blocks if block.name.partition("+")[0] == MARKER_BLOCK)
+
+    @property
+    def voice_blocks(self) -> tuple[Block, ...]:
+        """The ids of the voices' markers, which end each block of markers; an empty block where there is none."""
+        found, first = [], 0
+        for block in self.marker_blocks:
+            voices = sum(_is_voice(marker) for marker in self.markers[first : first + block.size])
+            found += [Block("voice", block.stop - voices, voices)] if voices else []
+            first += block.size
+        return tuple(found) or (Block("voice", self.marker_blocks[0].stop, 0),)
+
+    def extended(self, markers: Iterable[str], streams: Mapping[str, CodeSpace]) -> Vocabulary:
+        """This vocabulary, with markers and streams that it lacks as new blocks after all others.
+
+        No id changes its meaning. Raises InputError for a stream that is here with other codebooks.
+        """
+        sizes = []
+        for name, info in sorted(streams.items()):
+            wanted = [info.codebook_size] * info.num_codebooks
+            known = [block.size for block in self._codebooks.get(name, ())]
+            if known and known != wanted:
+                raise InputError(
+                    f"stream {name!r} has codebooks of {wanted} codes, the vocabulary to be extended has {known}: use "
+                    "the tokenizer that it was made with, or give the stream another name"
+                )
+            sizes += [] if known else [(f"{name}.{codebook}", size) for codebook, size in enumerate(wanted)]
+        new = sorted(set(markers) - set(self.markers), key=lambda marker: (_is_voice(marker), marker))
+        if new:
+            sizes.insert(0, (f"{MARKER_BLOCK}+{len(self.marker_blocks)}", len(new)))
+        return Vocabulary(_consecutive(self.blocks, sizes), (*self.markers, *new))
 
     def block(self, name: str) -> Block:
         """The block of that name. Raises InputError when there is none."""
@@ -155,8 +192,8 @@ class Vocabulary:
         block = self.block_of(token)
         if block is None or block.name == TEXT_BLOCK:
             raise InputError(f"id {token} is no marker and no code: ids {self.blocks[0].stop} to {self.size - 1} are")
-        if block.name == MARKER_BLOCK:
-            return self.markers[token - block.start]
+        if block in self.marker_blocks:
+            return self._markers_by_id[token]
         return f"<{block.name}:{token - block.start}>"
 
     def added_tokens(self) -> list[str]:
@@ -179,8 +216,12 @@ class Vocabulary:
 
     @cached_property
     def _marker_ids(self) -> dict[str, int]:
-        start = self.block(MARKER_BLOCK).start
-        return {marker: start + index for index, marker in enumerate(self.markers)}
+        ids = (token for block in self.marker_blocks for token in range(block.start, block.stop))
+        return dict(zip(self.markers, ids, strict=True))
+
+    @cached_property
+    def _markers_by_id(self) -> dict[int, str]:
+        return {token: marker for marker, token in self._marker_ids.items()}
 
     @cached_property
     def _codebooks(self) -> dict[str, tuple[Block, ...]]:
@@ -212,16 +253,47 @@ def template_markers(templates: Iterable[str]) -> set[str]:
 
 
 def build_vocabulary(
-    text_tokenizer: Any, streams: Mapping[str, CodeSpace], grammar: GrammarConfig, voices: Iterable[str]
+    text_tokenizer: Any,
+    streams: Mapping[str, CodeSpace],
+    grammar: GrammarConfig,
+    voices: Iterable[str],
+    base: Vocabulary | None = None,
 ) -> Vocabulary:
-    """The vocabulary of a run. Names are sorted, so the order of keys in a recipe does not matter."""
+    """The vocabulary of a run. Names are sorted, so the order of keys in a recipe does not matter.
+
+    With `base`, that of the model whose training goes on, it is `base` with what it lacks appended. Raises InputError
+    where the text tokenizer has a token that is spelt like a marker or a code.
+    """
     used = template_markers(grammar.templates.values())
     used = used.union(*(form.markers() for form in grammar.formats.values())) - {PAD, EOS}
     markers = (PAD, EOS, *sorted(used), *(voice_marker(name) for name in sorted(set(voices))))
-    sizes = [(TEXT_BLOCK, len(text_tokenizer)), (MARKER_BLOCK, len(markers))]
+    if base is not None:
+        return base.extended(markers, streams)
+    sizes = [(MARKER_BLOCK, len(markers))]
     for name, info in sorted(streams.items()):
         sizes += [(f"{name}.{codebook}", info.codebook_size) for codebook in range(info.num_codebooks)]
-    blocks: list[Block] = []
+    made = Vocabulary(_consecutive((Block(TEXT_BLOCK, 0, len(text_tokenizer)),), sizes), markers)
+    _check_spelling(made, text_tokenizer)
+    return made
+
+
+def _consecutive(blocks: Sequence[Block], sizes: Iterable[tuple[str, int]]) -> tuple[Block, ...]:
+    """`blocks`, and one of each size after them."""
+    found = list(blocks)
     for name, size in sizes:
-        blocks.append(Block(name, blocks[-1].stop if blocks else 0, size))
-    return Vocabulary(tuple(blocks), markers)
+        found.append(Block(name, found[-1].stop, size))
+    return tuple(found)
+
+
+def _check_spelling(vocabulary: Vocabulary, text_tokenizer: Any) -> None:
+    firsts = [vocabulary.token_name(block.start) for block in vocabulary.blocks if "." in block.name]
+    taken = sorted({*vocabulary.markers, *firsts} & set(getattr(text_tokenizer, "get_vocab", dict)()))
+    if taken:
+        raise InputError(
+            f"{taken} are tokens of the text tokenizer already: spell these markers in another way, e.g. "
+            f"{['[my-' + name.strip('[]<>|') + ']' for name in taken]}"
+        )
+
+
+def _is_voice(marker: str) -> bool:
+    return marker.startswith("[voice:")

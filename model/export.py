@@ -23,6 +23,7 @@ from data.config import GrammarConfig
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.store import StreamInfo
+from data.text_tokenizer import encode_text, load_text_tokenizer
 from data.vocabulary import Vocabulary
 from model.lm import load_language_model, merge_lora
 from model.model_card import ModelCard
@@ -32,6 +33,7 @@ INFO_FILE = "antiphon.json"
 AUDIO_TOKENIZERS = "audio_tokenizer"
 VOCODERS = "vocoder"
 PROBE_TOKENS = 16
+PROBE_TEXTS = ("Two words, and don't: 3.14", "the one and all of it", "Zoë ﬁnds 漢字 [eos]", "a\n b  c")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def export_model(
         local.mkdir(parents=True, exist_ok=True)
         lm.save_pretrained(local, safe_serialization=True)
         tokenizer.save_pretrained(local)
-        _check_equal(local, lm, vocabulary)
+        _check_equal(local, lm, tokenizer, vocabulary)
         if storage.is_url(folder):
             storage.copy_folder(local, folder)
     for name, source in audio_tokenizers.items():
@@ -148,11 +150,32 @@ def read_info(path: str) -> dict[str, Any]:
     return info
 
 
-def load_text_tokenizer(folder: str) -> Any:
-    """The text tokenizer of a folder, by transformers' own loader."""
-    from transformers import AutoTokenizer
+def check_text_tokenizer(text_tokenizer: Any, lm_path: str) -> None:
+    """Raises InputError where the tokenizer, saved beside the language model of `lm_path`, would be read otherwise.
 
-    return AutoTokenizer.from_pretrained(str(storage.local_folder(folder)))
+    transformers reads the tokenizers of some families (Qwen2) by the family's class, whatever the folder says.
+    """
+    from transformers import AutoConfig
+
+    local = str(storage.local_folder(lm_path)) if storage.is_url(lm_path) else lm_path
+    try:
+        config = AutoConfig.from_pretrained(local)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{lm_path!r} holds no causal language model: give a model folder or a hub id ({error})"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        text_tokenizer.save_pretrained(folder)
+        if not _same_texts(text_tokenizer, load_text_tokenizer(folder)):
+            raise InputError(
+                f"the text tokenizer would be read otherwise beside a {config.model_type} model, whose family has its "
+                f"own: use the model's, text: {{kind: pretrained, path: {lm_path}}}"
+            )
+
+
+def _same_texts(one: Any, other: Any) -> bool:
+    return len(one) == len(other) and all(encode_text(one, text) == encode_text(other, text) for text in PROBE_TEXTS)
 
 
 def extend_tokenizer(text_tokenizer: Any, vocabulary: Vocabulary) -> Any:
@@ -166,12 +189,14 @@ def extend_tokenizer(text_tokenizer: Any, vocabulary: Vocabulary) -> Any:
     return tokenizer
 
 
-def _check_equal(folder: Path, lm: Any, vocabulary: Vocabulary) -> None:
+def _check_equal(folder: Path, lm: Any, text_tokenizer: Any, vocabulary: Vocabulary) -> None:
     """The folder must give the same logits and the same ids to software that knows nothing of Antiphon."""
     tokenizer = load_text_tokenizer(str(folder))
     expected = list(range(vocabulary.blocks[0].stop, vocabulary.size))
     if tokenizer.convert_tokens_to_ids(vocabulary.added_tokens()) != expected:
         raise RuntimeError(f"the tokenizer saved in {folder} does not give markers and codes the vocabulary's ids")
+    if not _same_texts(text_tokenizer, tokenizer):
+        raise RuntimeError(f"the tokenizer saved in {folder} gives texts other ids than the one that was trained with")
     ids_1T = torch.arange(PROBE_TOKENS)[None] * 7919 % vocabulary.size
     with torch.no_grad():
         kept_1TV = lm(input_ids=ids_1T, use_cache=False).logits

@@ -11,13 +11,14 @@ from ray_jobs import train
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
-from ray_jobs.train_parts import export_checkpoint, load_parts
+from ray_jobs.train_parts import export_checkpoint, load_parts_of
 
 
 def work(run: Run) -> None:
     """Write model/."""
-    parts = load_parts(run.recipe.without_arguments(), run.inputs)
-    export_checkpoint(parts, storage.absolute(_checkpoint(run.recipe)), run.folder.file("model"))
+    checkpoint = storage.absolute(_checkpoint(run.recipe))
+    parts = load_parts_of(checkpoint, run.recipe.without_arguments(), run.inputs)
+    export_checkpoint(parts, checkpoint, run.folder.file("model"))
 
 
 def _checkpoint(recipe: Recipe) -> str:

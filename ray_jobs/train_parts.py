@@ -1,5 +1,6 @@
 """What a training needs from its recipe and inputs, put together once: store, vocabulary, grammars, phases, models."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,17 @@ from data.grammar.base import Grammar
 from data.grammar.template import build_grammars
 from data.store import Record, TokenStore
 from data.stream import TokenStream
+from data.text_tokenizer import load_text_tokenizer
 from data.vocabulary import Vocabulary, build_vocabulary
 from model.checkpoint import assemble_weights, read_manifest
-from model.export import INFO_FILE, export_model, load_text_tokenizer, read_info
+from model.export import INFO_FILE, check_text_tokenizer, export_model, read_info
 from model.lm import add_lora, build_language_model
 from model.model_card import ModelCard
 from model.schedule import PhasePlan, plan_phases, replace_weights
 from model.train_config import PhaseConfig
 from ray_jobs.recipe import Recipe
+
+log = logging.getLogger("antiphon")
 
 SPEAKER_SLOT = "{speaker}"
 PHASE_SEEDS = 1000  # phases of a run draw from seeds this far apart
@@ -56,11 +60,19 @@ class TrainParts:
         )
 
 
-def load_parts(recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
-    """Open the inputs (folders by job name). Raises InputError when they do not fit the recipe."""
+def load_parts(recipe: Recipe, inputs: dict[str, str], base: str | None = None) -> TrainParts:
+    """Open the inputs (folders by job name). Raises InputError when they do not fit the recipe.
+
+    Where the weights come from a model folder (`base`, by default `model=`), its text tokenizer is used, and its
+    vocabulary with what the recipe has beside it appended.
+    """
     store = TokenStore.open(inputs["tokenize_speech"])
-    text_tokenizer = load_text_tokenizer(storage.join(inputs["fit_tokenizer"], "text"))
-    vocabulary = build_vocabulary_for(recipe, store, text_tokenizer)
+    base = model_folder_of(recipe) if base is None else base
+    text_tokenizer = load_text_tokenizer(base or storage.join(inputs["fit_tokenizer"], "text"))
+    known = _vocabulary_of(base, store) if base else None
+    if base is None and (recipe.model or recipe.lm.path):
+        check_text_tokenizer(text_tokenizer, str(recipe.model or recipe.lm.path))
+    vocabulary = build_vocabulary_for(recipe, store, text_tokenizer, known)
     return TrainParts(
         recipe=recipe,
         inputs=inputs,
@@ -73,13 +85,50 @@ def load_parts(recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
     )
 
 
-def build_vocabulary_for(recipe: Recipe, store: TokenStore, text_tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a run: voices are the speakers whose training records some task with a voice accepts."""
+def load_parts_of(checkpoint: str, recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
+    """`load_parts` for a checkpoint, whose manifest knows what its weights came from."""
+    base = _from_run(_run_folder(checkpoint), read_manifest(checkpoint)["base"])
+    return load_parts(recipe, inputs, base if base and storage.exists(storage.join(base, INFO_FILE)) else None)
+
+
+def model_folder_of(recipe: Recipe) -> str | None:
+    """`model=` where it is a model folder of ours; None for a plain one. Raises InputError for lm.path of ours."""
+    for key, path in (("model", recipe.model), ("lm.path", recipe.lm.path)):
+        if path is not None and storage.exists(storage.join(path, INFO_FILE)):
+            if key == "lm.path":
+                raise InputError(
+                    f"lm.path={path!r} has an {INFO_FILE}, and so ids for markers and codes of its own: go on with its "
+                    f"training by model={path}"
+                )
+            return path
+    return None
+
+
+def _vocabulary_of(folder: str, store: TokenStore) -> Vocabulary:
+    info = read_info(folder)
+    for name, described in info["streams"].items():
+        ours = store.streams.get(name)
+        if ours is not None and ours.tokenizer_id != described["tokenizer_id"]:
+            log.warning(
+                "stream %r was made by tokenizer %s, the model %s knows the codes of %s: it has to learn them anew",
+                name,
+                ours.tokenizer_id,
+                folder,
+                described["tokenizer_id"],
+            )
+    return Vocabulary.from_json(info)
+
+
+def build_vocabulary_for(
+    recipe: Recipe, store: TokenStore, text_tokenizer: Any, base: Vocabulary | None = None
+) -> Vocabulary:
+    """The vocabulary of a run, `base` extended where there is one: voices are the speakers whose training records some
+    task with a voice accepts."""
     train = [record for record in store.records if record.split == "train"]
     speakers = sorted({record.speaker for record in train if record.speaker})
-    everyone = build_vocabulary(text_tokenizer, store.streams, recipe.grammar, speakers)
+    everyone = build_vocabulary(text_tokenizer, store.streams, recipe.grammar, speakers, base)
     voices = _heard(train, recipe.grammar, everyone, text_tokenizer)
-    return build_vocabulary(text_tokenizer, store.streams, recipe.grammar, voices)
+    return build_vocabulary(text_tokenizer, store.streams, recipe.grammar, voices, base)
 
 
 def _heard(records: list[Record], config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> list[str]:
@@ -134,15 +183,20 @@ def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | Non
     With adapters where the phase has them. Raises InputError when `base` has another vocabulary.
     """
     recipe = parts.recipe
-    if base is not None and not storage.is_url(base) and storage.exists(storage.join(folder, base)):
-        base = storage.join(folder, base)
+    base = _from_run(folder, base)
     config = recipe.lm if base is None else recipe.lm.model_copy(update={"path": base})
     known_ids = None
     if base is not None and storage.exists(storage.join(base, INFO_FILE)):
-        _check_vocabulary(base, parts.vocabulary)
-        known_ids = parts.vocabulary.size
+        known_ids = _known_ids(base, parts.vocabulary)
     lm = build_language_model(config, parts.vocabulary, recipe.seed, known_ids)
     return add_lora(lm, plan.config.lora, recipe.seed * PHASE_SEEDS + plan.index) if plan.config.lora else lm
+
+
+def _from_run(folder: str, base: str | None) -> str | None:
+    """What `base_of` gives, where it is `phases/NAME` of the run's `folder` as the path of that."""
+    if base is None or storage.is_url(base) or not storage.exists(storage.join(folder, base)):
+        return base
+    return storage.join(folder, base)
 
 
 def base_of(parts: TrainParts, plan: PhasePlan) -> str | None:
@@ -151,13 +205,16 @@ def base_of(parts: TrainParts, plan: PhasePlan) -> str | None:
     return f"phases/{parts.phases[place - 1].config.name}" if place else parts.recipe.model
 
 
-def _check_vocabulary(path: str, vocabulary: Vocabulary) -> None:
+def _known_ids(path: str, vocabulary: Vocabulary) -> int:
+    """How many ids the model folder has rows for, of a vocabulary that extends the folder's."""
     theirs = Vocabulary.from_json(read_info(path))
-    if theirs != vocabulary:
+    same_blocks = theirs.blocks == vocabulary.blocks[: len(theirs.blocks)]
+    if not same_blocks or theirs.markers != vocabulary.markers[: len(theirs.markers)]:
         raise InputError(
             f"the model {path!r} has another vocabulary than this recipe's store and templates give "
             f"({theirs.size} ids against {vocabulary.size}): use the tokenizers and templates it was trained with"
         )
+    return theirs.size
 
 
 def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
@@ -167,8 +224,7 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
     """
     manifest = read_manifest(checkpoint)
     plan = _phase_of(parts, manifest, checkpoint)
-    run_folder = checkpoint.rstrip("/").rsplit("/", 2)[0]
-    lm = first_model(parts, plan, run_folder, manifest["base"])
+    lm = first_model(parts, plan, _run_folder(checkpoint), manifest["base"])
     put_weights(lm, assemble_weights(checkpoint), checkpoint)
     vocoders = {}
     if parts.recipe.vocoder is not None:
@@ -185,6 +241,10 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
         vocoders,
         _card(parts, plan, manifest),
     )
+
+
+def _run_folder(checkpoint: str) -> str:
+    return checkpoint.rstrip("/").rsplit("/", 2)[0]
 
 
 def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> PhasePlan:

@@ -16,10 +16,10 @@ from data.vocabulary import Block
 
 @dataclass(frozen=True)
 class Step:
-    """One item to generate: a marker, a voice (one id of `blocks`[0]) or an open slot (one or more frames).
+    """One item to generate: a marker, a voice (one id of any of `blocks`) or an open slot (one or more frames).
 
-    `slot` is the template's name of the slot, None for a marker. `blocks` has one range of ids per codebook; an open
-    slot cycles through them and may end only between frames. It ends when the next step begins.
+    `slot` is the template's name of the slot, None for a marker. `blocks` of an open slot has one range of ids per
+    codebook; it cycles through them and may end only between frames. It ends when the next step begins.
     """
 
     slot: str | None
@@ -119,14 +119,17 @@ def line_automaton(steps: tuple[Step, ...]) -> tuple[list[list[Edge]], list[str 
     between: int | None = None
     for step in steps:
         first = len(edges)
-        begin = Edge(step.blocks[0], first + 1)
+        begins = [Edge(block, first + 1) for block in (step.blocks[:1] if step.is_open else step.blocks)]
         if between is not None:
-            edges[between].append(begin)
+            edges[between] += begins
+            between = None
+        if not step.is_open:
+            edges.append([*begins])
+            slots.append(None)
+            continue
         edges += [[Edge(block, first + codebook + 1)] for codebook, block in enumerate(step.blocks)]
-        slots += [step.slot if step.is_open else None] * len(step.blocks)
-        between = None
-        if step.is_open:
-            between = len(edges)
-            edges.append([begin])
-            slots.append(step.slot)
+        slots += [step.slot] * len(step.blocks)
+        between = len(edges)
+        edges.append([*begins])
+        slots.append(step.slot)
     return [*edges, []], [*slots, None]

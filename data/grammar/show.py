@@ -21,7 +21,7 @@ from data.grammar.template import build_grammars
 from data.mixture import draw_rng
 from data.store import LINKS, Record, StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer, load_text_tokenizer
-from data.vocabulary import MARKER_BLOCK, TEXT_BLOCK, Vocabulary, build_vocabulary
+from data.vocabulary import TEXT_BLOCK, Vocabulary, build_vocabulary
 
 # What a stream is where neither record nor model says: frames per second, codebooks, codes of each.
 STREAMS = {
@@ -112,7 +112,7 @@ def spell(shown: Shown, token: int) -> str:
     block = shown.vocabulary.block_of(token)
     if block is not None and block.name == TEXT_BLOCK:
         return str(shown.text_tokenizer.convert_ids_to_tokens(token))
-    if block is None or block.name == MARKER_BLOCK:
+    if block is None or block in shown.vocabulary.marker_blocks:
         return shown.vocabulary.token_name(token)
     stream = block.name.rpartition(".")[0]
     first = shown.vocabulary.codebooks(stream)[0].start

@@ -21,7 +21,7 @@ from data.grammar.base import Grammar, RecordLike, Rendered, Segment
 from data.grammar.continuation import Continuation, Step
 from data.grammar.layout import Codes, Fixed, Layout, Written, codes_piece
 from data.text_tokenizer import decode_text, encode_text
-from data.vocabulary import MARKER_BLOCK, PAD, TEXT_BLOCK, Block, Vocabulary, voice_marker
+from data.vocabulary import PAD, TEXT_BLOCK, Block, Vocabulary, voice_marker
 
 if TYPE_CHECKING:
     from data.config import GrammarConfig
@@ -249,9 +249,9 @@ def _value(item: _Item, record: RecordLike) -> tuple[Any, Any]:
 
 def _run_length(item: _Item, ids_T: np.ndarray, position: int) -> int:
     """How many ids from `position` on belong to `item`: a marker or voice takes one, an open slot all it can."""
-    low, high = item.blocks[0].start, item.blocks[-1].stop
     if not item.is_open:
-        return int(low <= ids_T[position] < high)
+        return int(any(ids_T[position] in block for block in item.blocks))
+    low, high = item.blocks[0].start, item.blocks[-1].stop
     outside = (ids_T[position:] < low) | (ids_T[position:] >= high)
     return int(np.argmax(outside)) if outside.any() else len(outside)
 
@@ -289,16 +289,10 @@ def _read_item(word: str, vocabulary: Vocabulary) -> _Item:
         return _Item("marker", "", (Block(word, vocabulary.marker_id(word), 1),))
     field = name.removeprefix(RESPONSE)
     if field == "speaker":
-        return _Item("voice", name, (_voices(vocabulary),))
+        return _Item("voice", name, vocabulary.voice_blocks)
     if field in ("text", "caption"):
         return _Item(field, name, (vocabulary.block(TEXT_BLOCK),))
     if field not in vocabulary.streams:
         known = ["text", "caption", "speaker", *vocabulary.streams]
         raise InputError(f"slot {word} is unknown: choose from {known}, or {RESPONSE}<one of them>")
     return _Item(field, name, vocabulary.codebooks(field))
-
-
-def _voices(vocabulary: Vocabulary) -> Block:
-    """The ids of all voices, which stand together at the end of the marker block (empty without voices)."""
-    markers = vocabulary.block(MARKER_BLOCK)
-    return Block("voice", markers.stop - len(vocabulary.voices), len(vocabulary.voices))

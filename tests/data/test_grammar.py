@@ -243,3 +243,19 @@ def test_a_bad_template_is_named_with_its_remedy(template: str, words: str) -> N
 def test_only_grammars_of_words_and_speech_may_be_cropped() -> None:
     assert {task for task, grammar in GRAMMARS.items() if grammar.croppable} >= {"asr", "tts", "unit_lm", "text_lm"}
     assert not any(GRAMMARS[task].croppable for task in ("s2s", "s2t", "t2s", "t2t", "text_to_music"))
+
+
+def test_voices_of_appended_blocks_are_voices_like_the_others() -> None:
+    template = GrammarConfig(templates={"who": "[who] {unit} | {speaker} {text} [eos]"}, groups={})
+    first = build_vocabulary(TOKENIZER, SPACES, template, ["amy"])
+    wider = first.extended(["[more]", "[voice:zoe]"], {"image": SPACES["unit"]})
+    grammar = build_grammars(template, wider, TOKENIZER)["who"]
+    for voice in ("amy", "zoe"):
+        record = Partial("red", voice, None, {"unit": np.array([1, 2], np.int16)})
+        rendered = grammar.render(record)
+        assert grammar.parse(rendered.ids) == rendered.segments
+        assert [segment.content for segment in rendered.segments if segment.kind == "voice"] == [voice]
+        target = rendered.ids[rendered.loss_mask]
+        assert grammar.continuation.state_after(target.tolist()) == grammar.continuation.end
+    legal = np.flatnonzero(grammar.continuation.allowed([]))
+    assert legal.tolist() == [wider.marker_id("[voice:amy]"), wider.marker_id("[voice:zoe]")]

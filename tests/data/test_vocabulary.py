@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import GrammarConfig
@@ -96,3 +96,47 @@ def test_unknown_names_say_what_is_known() -> None:
 def test_blocks_with_gaps_are_refused() -> None:
     with pytest.raises(InputError, match="gaps"):
         Vocabulary((Block("text", 0, 3), Block("marker", 4, 1)), ("[pad]",))
+
+
+NAMES = st.sampled_from(["[asr]", "[tts]", "<sosp>", "[voice:amy]", "[voice:bob]", "[voice:zoe]"])
+SPACES = st.dictionaries(st.sampled_from(["unit", "pitch", "image"]), st.builds(Space, st.just(2), st.just(70)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sets(NAMES), SPACES), max_size=4))
+def test_what_is_appended_changes_the_meaning_of_no_id(steps: list[tuple[set[str], dict[str, Space]]]) -> None:
+    grammar = GrammarConfig(templates={"lm": "[lm] | {text} [eos]"}, groups={})
+    vocabulary = build_vocabulary(range(300), {"music": Space(4, 16)}, grammar, ["amy"])
+    for markers, streams in steps:
+        wider = vocabulary.extended(markers, streams)
+        assert wider.added_tokens()[: vocabulary.size - 300] == vocabulary.added_tokens()
+        assert set(wider.added_tokens()) >= markers
+        assert set(wider.streams) == {*vocabulary.streams, *streams}
+        assert wider.extended(markers, streams) == wider
+        assert Vocabulary.from_json(json.loads(json.dumps(wider.to_json()))) == wider
+        vocabulary = wider
+    for token in range(300, vocabulary.size):
+        block = vocabulary.block_of(token)
+        assert block is not None
+        assert (block in vocabulary.marker_blocks) == (vocabulary.token_name(token) in vocabulary.markers)
+    for marker in vocabulary.markers:
+        token = vocabulary.marker_id(marker)
+        assert vocabulary.token_name(token) == marker
+        assert any(token in block for block in vocabulary.voice_blocks) == marker.startswith("[voice:")
+
+
+def test_a_stream_with_other_codebooks_cannot_be_appended() -> None:
+    with pytest.raises(InputError, match=r"has codebooks of \[100\] codes, .* has \[200\]"):
+        VOCABULARY.extended([], {"unit": Space(1, 100)})
+
+
+def test_markers_that_the_text_tokenizer_spells_are_refused() -> None:
+    class Tokenizer:
+        def __len__(self) -> int:
+            return 2
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0, "[asr]": 1}
+
+    with pytest.raises(InputError, match=r"\['\[asr\]'\] are tokens of the text tokenizer already"):
+        build_vocabulary(Tokenizer(), STREAMS, GRAMMAR, [])

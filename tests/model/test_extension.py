@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig, Qwen2Config
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig, Qwen2Config, Qwen2Tokenizer
 
 from data.config import GrammarConfig
+from data.errors import InputError
 from data.store import StreamInfo
-from data.text_tokenizer import build_byte_words_tokenizer
+from data.text_tokenizer import build_byte_words_tokenizer, encode_text
 from data.vocabulary import Vocabulary, build_vocabulary
 from model.config import LanguageModelConfig
-from model.export import export_model
+from model.export import check_text_tokenizer, export_model
 from model.lm import build_language_model
 
 TOKENIZER = build_byte_words_tokenizer(["red", "blue"])
@@ -29,6 +31,16 @@ FAMILIES = {
     ),
     "gpt-neox, rows for all": GPTNeoXConfig(vocab_size=512, tie_word_embeddings=False, **SHAPE),
 }
+
+
+# transformers reads the tokenizer of a folder with a Qwen2 as Qwen2's, whatever was saved there.
+_BYTES = {byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+QWEN = Qwen2Tokenizer(vocab={**_BYTES, "re": 256, "<|endoftext|>": 257}, merges=[("r", "e")])
+
+
+def tokenizer_of(model: Any) -> Any:
+    """A tokenizer of the model's family; all have as many ids."""
+    return QWEN if model.config.model_type == "qwen2" else TOKENIZER
 
 
 @pytest.fixture(params=FAMILIES)
@@ -102,11 +114,62 @@ def test_draws_follow_the_covariance_of_the_known_rows(tmp_path: Path) -> None:
 
 def test_a_saved_folder_gives_other_software_the_same_ids_and_logits(base: tuple[str, Any], tmp_path: Path) -> None:
     model = extended(base[0]).eval()
-    export_model(str(tmp_path / "out"), model, TOKENIZER, VOCABULARY, GRAMMAR, [], STREAMS, {}, {})
+    text_tokenizer = tokenizer_of(model)
+    export_model(str(tmp_path / "out"), model, text_tokenizer, VOCABULARY, GRAMMAR, [], STREAMS, {}, {})
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     ids = tokenizer("<unit.0:3><unit.0:39>[eos]", add_special_tokens=False)["input_ids"]
+    for text in ("red [eos] blue", "Zoë's 12 ﬁne 漢字 <unit.0:3>"):
+        assert encode_text(tokenizer, text) == encode_text(text_tokenizer, text)
     assert ids == [VOCABULARY.block("unit.0").start + 3, VOCABULARY.block("unit.0").start + 39, VOCABULARY.eos_id]
     ids_1T = torch.tensor([ids])
     with torch.no_grad():
         assert torch.equal(read(input_ids=ids_1T).logits, model(input_ids=ids_1T).logits)
+
+
+WIDER_STREAMS = {**STREAMS, "music": StreamInfo(50.0, 4, 30, "m")}
+WIDER_GRAMMAR = GrammarConfig(
+    templates={**GRAMMAR.templates, "music": "[music] {caption} | {music} [eos]"}, groups={"music": ("music",)}
+)
+
+
+def test_a_model_folder_gets_blocks_appended_and_keeps_every_row(base: tuple[str, Any], tmp_path: Path) -> None:
+    first = extended(base[0]).eval()
+    speech, both = str(tmp_path / "speech"), str(tmp_path / "both")
+    export_model(speech, first, tokenizer_of(first), VOCABULARY, GRAMMAR, [], STREAMS, {}, {})
+    tokenizer = AutoTokenizer.from_pretrained(speech)
+    wider = build_vocabulary(tokenizer, WIDER_STREAMS, WIDER_GRAMMAR, ["zoe"], VOCABULARY)
+    assert wider.blocks[: len(VOCABULARY.blocks)] == VOCABULARY.blocks
+    known = VOCABULARY.size
+    for rule in ("mean", "random", "mean_covariance"):
+        config = LanguageModelConfig(path=speech, new_rows=rule)
+        model = build_language_model(config, wider, 3, known_ids=known).eval()
+        for old_VD, new_VD in zip(embeddings(first), embeddings(model), strict=True):
+            assert torch.equal(new_VD[:known], old_VD[:known])
+            assert len(new_VD) == (len(old_VD) if len(old_VD) >= wider.size else wider.padded_size)
+            assert not torch.equal(new_VD[known : len(old_VD)], old_VD[known:])  # spare rows are used first
+            assert (rule == "mean") == torch.allclose(new_VD[known : wider.size], old_VD[:known].mean(dim=0), atol=1e-6)
+    ids_1T = torch.arange(known)[None]
+    with torch.no_grad():
+        logits = [lm(input_ids=ids_1T).logits[..., :known] for lm in (model, first)]
+    assert torch.allclose(*logits, atol=1e-6)
+    export_model(both, model, tokenizer, wider, WIDER_GRAMMAR, ["zoe"], WIDER_STREAMS, {}, {})
+    again, read = AutoTokenizer.from_pretrained(both), AutoModelForCausalLM.from_pretrained(both)
+    assert again.convert_tokens_to_ids(wider.added_tokens()) == list(range(KNOWN, wider.size))
+    assert again("[music]<music.3:29>", add_special_tokens=False)["input_ids"] == [
+        wider.marker_id("[music]"),
+        wider.codebooks("music")[3].start + 29,
+    ]
+    ids_1T = torch.tensor([[1, wider.marker_id("[music]"), *wider.encode_stream("music", [1, 2, 3, 4]).tolist()]])
+    with torch.no_grad():
+        assert torch.equal(read(input_ids=ids_1T).logits, model(input_ids=ids_1T).logits)
+
+
+def test_a_text_tokenizer_that_the_family_reads_otherwise_is_refused_before_training(
+    base: tuple[str, Any],
+) -> None:
+    path, model = base
+    check_text_tokenizer(tokenizer_of(model), path)
+    if model.config.model_type == "qwen2":
+        with pytest.raises(InputError, match=r"text: \{kind: pretrained, path: .*base"):
+            check_text_tokenizer(TOKENIZER, path)
