@@ -12,16 +12,12 @@ import argparse
 import json
 import logging
 import os
-import platform
 import sys
 import tempfile
 import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-
+from benchmarks.machine import hardware, versions
 from benchmarks.recordings import padding_ceiling, seconds_of, speech_recordings, workload, write_workload
 from benchmarks.tokenize_assign import assign_over_product
 from benchmarks.tokenize_gpu import measure_gpu
@@ -126,15 +122,6 @@ def measure_memory(folder: str, recordings: list[Utterance], sizes: Sizes) -> di
     return {"peak_mb_1h": peaks[0], "peak_mb_10h": peaks[1], "memory_audio_s": list(sizes.memory_s)}
 
 
-def hardware() -> dict[str, Any]:
-    """The machine, in a few words."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory_gb = round(psutil.virtual_memory().total / 1e9)
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "memory_gb": memory_gb}
-
-
 def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
     """Run everything in `folder` and print the line of JSON."""
     started, commit = time.monotonic(), git_commit()
@@ -149,7 +136,7 @@ def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
         "gpu": measure_gpu(folder, recordings, encoder),
         "corpus": corpus,
         "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "versions": versions(*VERSIONS),
         "commit": commit,
         "wall_s": round(time.monotonic() - started, 1),
     }

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from data import storage
 from data.errors import InputError
@@ -24,7 +25,7 @@ from data.grammar.base import Grammar
 from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
 from data.lengths import UNKNOWN, Lengths
 from data.rows import Rows, open_rows, write_rows
-from data.store import TokenStore, read_shards
+from data.store import StreamInfo, TokenStore, read_shards
 
 MANIFEST = "sidecar.json"
 ROWS = "records.arrow"
@@ -59,16 +60,27 @@ def build_sidecar(store: str, folder: str, grammars: Mapping[str, Grammar], fing
     streams, _ = next(read_shards(store))
     with tempfile.TemporaryDirectory() as temporary:
         local = temporary if storage.is_url(folder) else folder
-        with storage.writing(storage.join(local, ROWS)) as handle:
-            write_rows(handle, (table for _, table in read_shards(store)), streams)
-        rows = open_rows(storage.join(local, ROWS))
-        _write_array(local, BY_ID, rows.by_id)
-        for number, (_, lengths) in enumerate(sorted(measured_lengths(rows, grammars, split).items())):
-            _write_array(local, _array_name(number), lengths)
+        rows = store_rows(local, (table for _, table in read_shards(store)), streams)
+        store_lengths(local, Lengths(rows.by_id, measured_lengths(rows, grammars, split)), fingerprint)
         if local != folder:
-            storage.copy_folder(local, folder)
-    manifest = {"fingerprint": fingerprint, "tasks": sorted(grammars), "records": len(rows), "split": split}
-    storage.write_json(storage.join(folder, MANIFEST), manifest)
+            for name in sorted(storage.list_files(local), key=lambda name: name == MANIFEST):
+                storage.copy_file(storage.join(local, name), storage.join(folder, name))
+
+
+def store_rows(folder: str, tables: Iterable[pa.Table], streams: Mapping[str, StreamInfo]) -> Rows:
+    """Write the rows of a local folder's sidecar."""
+    with storage.writing(storage.join(folder, ROWS)) as handle:
+        write_rows(handle, tables, streams)
+    return open_rows(storage.join(folder, ROWS))
+
+
+def store_lengths(folder: str, lengths: Lengths, fingerprint: str) -> None:
+    """Write all else, the manifest last."""
+    tasks = sorted(lengths.by_task)
+    _write_array(folder, BY_ID, lengths.by_id)
+    for number, task in enumerate(tasks):
+        _write_array(folder, _array_name(number), lengths.by_task[task])
+    storage.write_json(storage.join(folder, MANIFEST), {"fingerprint": fingerprint, "tasks": tasks})
 
 
 def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) -> dict[str, np.ndarray]:
