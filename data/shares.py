@@ -70,9 +70,9 @@ class ShareSchedule:
 class LargestDeficit:
     """Picks the source that is furthest behind its share of the tokens.
 
-    The error never accumulates: a source is ahead of its share by at most one document at any time, and behind it by
-    less than two (of the longest length; the second document only where several sources of small shares fall behind
-    together).
+    The error never accumulates: a source is ahead of its share by at most one document (of the longest length) at any
+    time, and behind it by one or, where several sources of small shares fall due together, a little more: no search
+    found two. EarliestDeadline keeps to one.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:

@@ -1,42 +1,11 @@
-"""Shares of the tokens, and the order of draws."""
+"""The order of draws, and the table of a mixture."""
+
+from dataclasses import replace
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from data.errors import InputError
 from data.mixture import EpochOrder, draw_rng, format_mixture_table, mixture_table
 from data.planning import PlannedDocument
-from data.shares import LargestDeficit, source_weights
-
-
-def test_a_groups_weight_is_split_equally_over_its_tasks() -> None:
-    groups = {"asr": ["asr"], "lm": ["unit_lm", "text_lm"], "chain": ["asr", "s2s"], "unused": ["x"]}
-    weights = source_weights(groups, {"asr": 0.4, "lm": 0.4, "chain": 0.2, "unused": 0.0})
-    assert weights == pytest.approx({"asr": 0.5, "unit_lm": 0.2, "text_lm": 0.2, "s2s": 0.1})
-
-
-def test_an_unknown_group_is_named() -> None:
-    with pytest.raises(InputError, match="music"):
-        source_weights({"asr": ["asr"]}, {"music": 1.0})
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=6),
-    lengths=st.lists(st.integers(1, 400), min_size=200, max_size=200),
-)
-def test_shares_are_exact_within_one_document_of_each_source(shares: list[float], lengths: list[int]) -> None:
-    weights = {str(index): share / sum(shares) for index, share in enumerate(shares)}
-    deficit = LargestDeficit(weights)
-    for num_tokens in lengths:
-        deficit.add(deficit.pick(), num_tokens)
-        total = sum(deficit.tokens.values())
-        for source, weight in weights.items():
-            assert deficit.tokens[source] <= weight * total + max(lengths) + 1
-    short = max(weight * total - deficit.tokens[source] for source, weight in weights.items())
-    assert short <= max(lengths) * max(1, len(weights) - 1) + 1
 
 
 def test_every_epoch_shows_each_utterance_once_in_another_order() -> None:
@@ -56,6 +25,23 @@ def test_the_order_of_the_store_does_not_matter() -> None:
     assert [ids[first.next()[0]] for _ in range(60)] == [ids[place[second.next()[0]]] for _ in range(60)]
 
 
+def test_an_order_goes_on_from_any_place() -> None:
+    members = np.arange(100, 130, dtype=np.int32)
+    order = EpochOrder(1, "asr", members)
+    drawn = [order.next() for _ in range(100)]
+    for start in (0, 1, 29, 30, 31, 60, 95):
+        other = EpochOrder(1, "asr", members)
+        other.seek(start)
+        assert [other.next() for _ in range(100 - start)] == drawn[start:]
+        assert other.drawn == 100
+
+
+def test_an_order_longer_than_a_block_is_a_permutation() -> None:
+    order = EpochOrder(1, "asr", np.arange(10_000, dtype=np.int32))
+    assert sorted(order.next()[0] for _ in range(10_000)) == list(range(10_000))
+    assert order.next()[1] == 1
+
+
 def test_draws_depend_on_all_four_keys_and_nothing_else() -> None:
     keys = [(1, "asr", "u", 0), (2, "asr", "u", 0), (1, "tts", "u", 0), (1, "asr", "v", 0), (1, "asr", "u", 1)]
     first = [draw_rng(*key).integers(2**62) for key in keys]
@@ -70,3 +56,13 @@ def test_the_table_says_asked_got_and_repeated() -> None:
     assert (first.got, first.documents, first.repeated, first.epochs) == (0.6, 2, 1, 1.0)
     assert (second.got, second.documents, second.repeated, second.epochs) == (0.4, 1, 0, 0.1)
     assert "60.00%" in format_mixture_table([first, second])
+
+
+def test_the_table_counts_samples_where_shares_are_of_samples_and_parts_of_a_split_once() -> None:
+    parts = [PlannedDocument("a", 0, 0, 60, None, start) for start in (0, 59, 118)]
+    table = mixture_table({"a": 0.5, "b": 0.5}, {"a": 2, "b": 1}, [*parts, PlannedDocument("b", 0, 0, 20)], "samples")
+    assert [(row.got, row.documents, row.tokens, row.repeated) for row in table] == [(0.5, 1, 180, 0), (0.5, 1, 20, 0)]
+    text = format_mixture_table([replace(table[0], split=1), replace(table[1], ended_at_step=7)])
+    assert "split" in text
+    assert "dropped" not in text
+    assert text.endswith("all its epochs by step 7")
