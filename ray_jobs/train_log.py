@@ -69,13 +69,13 @@ class TrainLog:
         ends = due or "validation" in row
         if ends:
             row |= self._rates(row["step"])
-            self._begin_interval()
         self._metrics.add(row)
         if ends:
+            self._metrics.flush()
             numbers = flat_numbers(row)
             for sink in self._sinks:
                 sink.write(row["step"], numbers)
-            self._metrics.flush()
+            self._begin_interval()  # what the sinks took is theirs
 
     def flush(self) -> None:
         """What was taken so far is on storage when this returns."""
