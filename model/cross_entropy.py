@@ -55,7 +55,9 @@ class Targets:
 
 
 class TargetLoss(torch.nn.Module):
-    """Hidden states (N, H) and targets to (share of the step's loss with z-loss, cross entropy of each target (N)).
+    """Hidden states (N, H) and targets to (share of the step's loss, cross entropy of each target (N)).
+
+    The loss has the z-loss in it while the module is in training mode.
 
     The chunked and fused ways read the head's weight outside the head. So it is a parameter of this module too, tied:
     ZeRO-3 then gathers it for this module as for any other. A head that is more than a matrix (adapters, bias) is
@@ -79,25 +81,28 @@ class TargetLoss(torch.nn.Module):
 
     def forward(self, hidden_NH: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
         """See the class."""
+        z_loss = self.z_loss if self.training else 0.0
         if self.way == "liger":
             return _liger(hidden_NH, self.weight, targets)
         if self.way == "chunked" and self.plain:
             size = chunk_tokens(self.weight.shape[0], hidden_NH.device)
-            return _Chunked.apply(hidden_NH, self.weight, targets, self.z_loss, size, _compute_dtype(hidden_NH))
+            return _Chunked.apply(hidden_NH, self.weight, targets, z_loss, size, _compute_dtype(hidden_NH))
         if self.way == "chunked":
-            losses_N, log_z_N = self._by_calling(hidden_NH, targets.labels_N)
+            losses_N, log_z_N = self._by_calling(hidden_NH, targets.labels_N, bool(z_loss))
         else:
-            losses_N, log_z_N = _losses(self.head(hidden_NH).float(), targets.labels_N, bool(self.z_loss))
+            losses_N, log_z_N = _losses(self.head(hidden_NH).float(), targets.labels_N, bool(z_loss))
         loss = (losses_N * targets.weights_N).sum() / targets.total
-        if self.z_loss:
-            loss = loss + self.z_loss * (log_z_N.square() * targets.weights_N).sum() / targets.total
+        if z_loss:
+            loss = loss + z_loss * (log_z_N.square() * targets.weights_N).sum() / targets.total
         return loss, losses_N.detach()
 
-    def _by_calling(self, hidden_NH: torch.Tensor, labels_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _by_calling(
+        self, hidden_NH: torch.Tensor, labels_N: torch.Tensor, with_z: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         size = chunk_tokens(self.head.out_features, hidden_NH.device)  # type: ignore[arg-type]
 
         def one(hidden_CH: torch.Tensor, labels_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return _losses(self.head(hidden_CH).float(), labels_C, bool(self.z_loss))
+            return _losses(self.head(hidden_CH).float(), labels_C, with_z)
 
         parts = [
             checkpoint(one, hidden_CH, labels_C, use_reentrant=False)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from data import storage
 from data.packing import Batch
+from data.vocabulary import TEXT_BLOCK
 from model.checkpoint import (
     complete_checkpoints,
     load_checkpoint,
@@ -23,6 +24,8 @@ from model.checkpoint import (
 from model.engine import StepResult, resolve_dtype, run_step, start_engine
 from model.export import INFO_FILE
 from model.flops import FlopCount
+from model.freezing import freeze
+from model.loss_parts import LossParts
 from model.schedule import PhasePlan, learning_rate
 from model.train_step import to_tensors
 from ray_jobs.train_log import DataWait, TrainLog
@@ -88,11 +91,13 @@ class TrainLoop:
         validation = Validation(self.parts, plan, self.device, lambda: first_model(self.parts, plan, self.folder, base))
         lm = first_model(self.parts, plan, self.folder, base).to(self.device)
         flops, wait = FlopCount.of(lm), DataWait()
-        engine = start_engine(lm, self.train, self.dtype)
+        freeze(lm, plan.config.trainable, self.parts.vocabulary.block(TEXT_BLOCK).size)
+        stream = self.parts.stream(plan)
+        sources = tuple(stream.sources.members)
+        engine = start_engine(lm, self.train, self.dtype, plan.config, LossParts.of(sources, self.parts.vocabulary))
         first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
         log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
         checkpoint = ""
-        stream = self.parts.stream(plan)
         if resume:
             resume_stream(self.parts, stream, resume)
         identity = stream_fingerprint(self.parts, plan) if self.rank == 0 else {}
@@ -102,7 +107,8 @@ class TrainLoop:
         for step, batch, batch_hash in wait.watch(batches):
             local = step - plan.first_step
             lr = learning_rate(plan.config, plan.steps, local)
-            result = run_step(engine, to_tensors(batch, self.device), self.train, lr, self.parts.vocabulary.pad_id)
+            rows = to_tensors(batch, self.device, sources)
+            result = run_step(engine, rows, self.train, lr, self.parts.vocabulary.pad_id)
             found = {"lr": lr, "batch_hash": batch_hash, **validation.after(step + 1, engine)}
             self._log_step(plan, step + 1, result, found, batch)
             if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
@@ -122,6 +128,8 @@ class TrainLoop:
             "loss": result.loss,
             "grad_norm": result.grad_norm,
             "tokens": result.tokens,
+            "losses": result.source_losses,
+            "modality_losses": result.modality_losses,
             **found,
         }
         self._log.step(plan, row, to_tensors(batch))

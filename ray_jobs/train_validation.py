@@ -62,7 +62,8 @@ class Validation:
         for index, (task, rows) in enumerate(self._rows.items()):
             for start in range(0, rows.ids_BT.shape[0], self._micro):
                 share = rows.rows(start, start + self._micro)
-                sums[index] += engine.module(share, self._weights[task].float().to(self._device)).double().cpu()
+                loss, _ = engine.module(share, self._weights[task].float().to(self._device))
+                sums[index] += loss.double().cpu()
         sums = sums.to(self._device)
         dist.all_reduce(sums)
         return dict(zip(self._rows, sums.tolist(), strict=True))
