@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ from data.errors import InputError
 from data.store import DURATIONS, LINKS, Record, StreamInfo, row_schema, streams_of
 
 BATCH_ROWS = 16384
+RECENT_RECORDS = 2048  # kept: what is planned is rendered soon after
 _SCALARS = ("id", "text", "speaker", "lang", "duration_s", "caption", "kind", "split")
 _EMPTY_JSON = "{}"
 
@@ -66,6 +68,7 @@ class Rows(Sequence[Record]):
         self._batches: list[_Batch | None] = [None] * self._file.num_record_batches
         last = self._batch(len(self._batches) - 1).num_rows if self._batches else 0
         self._num_rows = max(0, len(self._batches) - 1) * BATCH_ROWS + last
+        self._recent = lru_cache(RECENT_RECORDS)(lambda index: self._linked(index, {}))
         if by_id is not None:
             self.by_id = by_id
 
@@ -78,10 +81,10 @@ class Rows(Sequence[Record]):
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
-            return [self._linked(number, {}) for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        return self._linked(int(index) % len(self), {})
+            return [self._recent(number) for number in range(*index.indices(len(self)))]
+        if not -self._num_rows <= index < self._num_rows:
+            raise IndexError(f"row {index} of {self._num_rows}")
+        return self._recent(int(index) % self._num_rows)
 
     def __iter__(self) -> Iterator[Record]:
         return (self._linked(index, {}) for index in range(len(self)))
@@ -209,6 +212,15 @@ class _Strings:
             return None
         return str(self.content[self.offsets[row] : self.offsets[row + 1]], "utf-8")
 
+    def part(self, rows: slice) -> list[str]:
+        """Neighbouring strings, decoded together; none of them null."""
+        bounds = self.offsets[rows.start : rows.stop + 1].tolist()
+        first = bounds[0]
+        whole = str(self.content[first : bounds[-1]], "utf-8")
+        if len(whole) < bounds[-1] - first:  # positions of characters are not those of bytes
+            return [str(self.content[start:end], "utf-8") for start, end in pairwise(bounds)]
+        return [whole[start - first : end - first] for start, end in pairwise(bounds)]
+
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
@@ -242,9 +254,8 @@ class _Words:
     def __getitem__(self, row: int) -> tuple[tuple[str, float, float], ...] | None:
         if self.null is not None and self.null[row]:
             return None
-        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-        times = zip(self.starts_s[start:end].tolist(), self.ends_s[start:end].tolist(), strict=True)
-        return tuple((self.words[start + place] or "", *both) for place, both in enumerate(times))
+        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        return tuple(zip(self.words.part(part), self.starts_s[part].tolist(), self.ends_s[part].tolist(), strict=True))
 
 
 _VIEWS: dict[str, Any] = {
