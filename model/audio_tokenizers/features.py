@@ -3,10 +3,13 @@
 Shapes: N = samples, F = analysis frames (100 Hz), T = frames of the tokenizer's rate, M = mel bands, D = features.
 
 Every wave is analysed alone and in float64, so that its frames never depend on what is computed beside it. Analysis
-frame t is centred on the middle of hop t, so T frames stand for T / frame_rate_hz seconds and none is delayed.
+frame t is centred on the middle of hop t, so T frames stand for T / frame_rate_hz seconds and none is delayed. What is
+much larger than the features, float64 samples and spectra, is only ever there for some seconds of a recording.
 """
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft
@@ -22,6 +25,8 @@ MEL_FLOOR = 1e-4  # of full scale: below the quiet parts of a clip, above the no
 _POWER_FLOOR = 1e-8
 _PREEMPHASIS = 0.97
 _LEVEL = 0.1
+_CHUNK_FRAMES = 3200  # 32 s
+_CHUNK_SAMPLES = 1 << 19
 
 
 def hop_samples(sample_rate: int) -> int:
@@ -68,16 +73,24 @@ def mfcc39(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float) -> np.nda
     num_frames = samples_to_frames(wave_N.size, sample_rate, frame_rate_hz)
     if not num_frames:
         return np.zeros((0, 3 * NUM_CEPSTRA))
-    wave_N = np.asarray(wave_N, dtype=np.float64)
-    wave_N = wave_N * (_LEVEL / max(np.sqrt(np.square(wave_N).mean()), 1e-4))  # so that the floor lies as deep in all
-    sharpened_N = np.append(wave_N[:1], wave_N[1:] - _PREEMPHASIS * wave_N[:-1])
+    gain = _LEVEL / max(np.sqrt(_mean_square(wave_N)), 1e-4)  # so that the floor lies as deep in all
     window = seconds_to_samples(MFCC_WINDOW_S, sample_rate)
     group = frames_per_code(frame_rate_hz)
-    power_FS = _spectrum(sharpened_N, sample_rate, num_frames * group, window, _power_of_two(window)) ** 2
-    mel_FM = power_FS @ mel_filters(sample_rate, _power_of_two(window), CEPSTRAL_MELS)
-    cepstra_FD = scipy.fft.dct(np.log(mel_FM + _POWER_FLOOR), norm="ortho", axis=1)[:, :NUM_CEPSTRA]
+    filters_SM = mel_filters(sample_rate, _power_of_two(window), CEPSTRAL_MELS)
+    cepstra = [
+        scipy.fft.dct(np.log(magnitude_FS**2 @ filters_SM + _POWER_FLOOR), norm="ortho", axis=1)[:, :NUM_CEPSTRA]
+        for magnitude_FS in _spectra(
+            lambda start, end: _sharpened(wave_N, gain, start, end),
+            wave_N.size,
+            sample_rate,
+            window,
+            num_frames,
+            group,
+        )
+    ]
+    cepstra_FD = np.concatenate(cepstra)
     deltas_FD = _deltas(cepstra_FD)
-    return _average(_normalise(np.hstack([cepstra_FD, deltas_FD, _deltas(deltas_FD)])), group)
+    return np.hstack([_average(_normalise(f_FD), group) for f_FD in (cepstra_FD, deltas_FD, _deltas(deltas_FD))])
 
 
 def log_mel(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float = ANALYSIS_RATE_HZ) -> np.ndarray:
@@ -90,22 +103,65 @@ def log_mel(wave_N: np.ndarray, sample_rate: int, frame_rate_hz: float = ANALYSI
         return np.zeros((0, NUM_MELS))
     group = frames_per_code(frame_rate_hz)
     window = seconds_to_samples(MEL_WINDOW_S, sample_rate)
-    fft_samples = mel_fft_samples(sample_rate)
-    magnitude_FS = _spectrum(np.asarray(wave_N, np.float64), sample_rate, num_frames * group, window, fft_samples)
-    mel_FM = magnitude_FS @ mel_filters(sample_rate, fft_samples, NUM_MELS)
-    return _average(np.log(np.maximum(mel_FM, MEL_FLOOR)), group)
+    filters_SM = mel_filters(sample_rate, mel_fft_samples(sample_rate), NUM_MELS)
+    spectra = _spectra(
+        lambda start, end: np.asarray(wave_N[start:end], np.float64),
+        wave_N.size,
+        sample_rate,
+        window,
+        num_frames,
+        group,
+    )
+    return np.concatenate(
+        [_average(np.log(np.maximum(magnitude_FS @ filters_SM, MEL_FLOOR)), group) for magnitude_FS in spectra]
+    )
 
 
-def _spectrum(wave_N: np.ndarray, sample_rate: int, num_frames: int, window: int, fft_samples: int) -> np.ndarray:
-    """Magnitudes (F, fft_samples // 2 + 1) under a Hann window of sum 1, zeros beyond the clip's ends."""
+def _mean_square(wave_N: np.ndarray) -> float:
+    """Of float64 squares, added up pairwise by halves as numpy itself does: the same bits, in bounded memory."""
+    return _sum_of_squares(wave_N) / wave_N.size
+
+
+def _sum_of_squares(wave_N: np.ndarray) -> np.float64:
+    if wave_N.size <= _CHUNK_SAMPLES:
+        return np.square(np.asarray(wave_N, np.float64)).sum()
+    half = wave_N.size // 2
+    half -= half % 8
+    return _sum_of_squares(wave_N[:half]) + _sum_of_squares(wave_N[half:])
+
+
+def _sharpened(wave_N: np.ndarray, gain: float, start: int, end: int) -> np.ndarray:
+    """Samples [start, end) at the common level, high frequencies raised."""
+    before = max(start - 1, 0)
+    levelled_N = np.asarray(wave_N[before:end], np.float64) * gain
+    sharpened_N = np.append(levelled_N[:1], levelled_N[1:] - _PREEMPHASIS * levelled_N[:-1])
+    return sharpened_N[start - before :]
+
+
+def _spectra(
+    samples: Callable[[int, int], np.ndarray],
+    num_samples: int,
+    sample_rate: int,
+    window: int,
+    num_codes: int,
+    group: int,
+) -> Iterator[np.ndarray]:
+    """Magnitudes (F, bins) of frames under a Hann window of sum 1, zeros beyond the clip's ends; `group` for each code.
+
+    `samples(start, end)` gives float64 samples of the clip. In runs of at least `_CHUNK_FRAMES`, whole codes each.
+    """
     hop = hop_samples(sample_rate)
     left = (window - hop) // 2
-    padded = np.zeros((num_frames - 1) * hop + window)
-    inside = wave_N[: padded.size - left]
-    padded[left : left + inside.size] = inside
-    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     hann_W = np.hanning(window + 1)[:-1]  # periodic
-    return np.abs(scipy.fft.rfft(frames_FW * (hann_W / hann_W.sum()), fft_samples, axis=1))
+    step = group * -(-_CHUNK_FRAMES // group)
+    starts = range(0, max(1, num_codes * group - step + 1), step)  # the last run takes in what is left over
+    for first, last in pairwise([*starts, num_codes * group]):
+        at = first * hop - left
+        padded = np.zeros((last - first - 1) * hop + window)
+        inside = samples(max(at, 0), min(max(at + padded.size, 0), num_samples))
+        padded[max(-at, 0) : max(-at, 0) + inside.size] = inside
+        frames_FW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+        yield np.abs(scipy.fft.rfft(frames_FW * (hann_W / hann_W.sum()), _power_of_two(window), axis=1))
 
 
 def _deltas(features_FD: np.ndarray) -> np.ndarray:

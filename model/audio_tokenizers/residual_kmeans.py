@@ -20,6 +20,7 @@ from model.config import ResidualKMeans
 from model.mel_inversion import mel_to_wave
 
 GRIFFIN_LIM_ITERATIONS = 40
+_PART_FRAMES = 16384  # bounds the copies of a long recording's frames
 
 
 class ResidualKMeansTokenizer:
@@ -118,11 +119,16 @@ class ResidualKMeansTokenizer:
 
     def _quantise(self, features_TM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes (T, K) and the squared distance (T,) that the last codebook leaves."""
-        residual_TM = torch.from_numpy(np.asarray(features_TM, dtype=np.float64))
+        parts = [self._quantise_part(part) for part in torch.from_numpy(features_TM).split(_PART_FRAMES)]
+        codes_TK, distances_T = (torch.cat(found) for found in zip(*parts, strict=True))
+        return codes_TK.numpy().astype(np.int16), distances_T.numpy()
+
+    def _quantise_part(self, features_TM: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        residual_TM = features_TM.double()
         codes = []
         distances_T = residual_TM.square().sum(1)
         for codebook_CM in self._exact_KCM:
             labels_T, distances_T = assign(residual_TM, codebook_CM)
             residual_TM = residual_TM - codebook_CM[labels_T]
             codes.append(labels_T)
-        return torch.stack(codes, dim=1).numpy().astype(np.int16), distances_T.numpy()
+        return torch.stack(codes, dim=1), distances_T
