@@ -25,7 +25,7 @@ MEL_FLOOR = 1e-4  # of full scale: below the quiet parts of a clip, above the no
 _POWER_FLOOR = 1e-8
 _PREEMPHASIS = 0.97
 _LEVEL = 0.1
-_CHUNK_FRAMES = 3200  # 32 s
+_CHUNK_FRAMES = 1600  # 16 s
 _CHUNK_SAMPLES = 1 << 19
 
 

@@ -19,7 +19,7 @@ def noise(seconds: float) -> np.ndarray:
     return (np.random.default_rng(0).normal(0, 0.1, times.size) * (1.5 + np.sin(times / 9000))).astype(np.float32)
 
 
-@pytest.mark.parametrize("seconds", [0.004, 0.9, 3.2, 31.99, 63.98, 64.02, 70.3])
+@pytest.mark.parametrize("seconds", [0.004, 0.9, 15.99, 31.99, 32.02, 50.3])
 def test_features_in_runs_have_the_bits_of_the_whole(seconds, monkeypatch):
     wave_N = noise(seconds)
     in_runs = [mfcc39(wave_N, RATE, 25.0), log_mel(wave_N, RATE, 50.0), log_mel(wave_N, RATE, 100 / 7)]
@@ -42,10 +42,11 @@ def test_the_level_is_that_of_numpys_own_mean():
 def test_codes_in_parts_are_the_codes_of_the_whole(monkeypatch):
     tokenizer = ResidualKMeansTokenizer(torch.randn(3, 16, 80) * 3, RATE, 25.0)
     features_TM = tokenizer.features(noise(20.0))
-    whole = tokenizer._quantise(features_TM)
+    codes_TK, distances_T = tokenizer._quantise(features_TM)
     monkeypatch.setattr(residual_kmeans, "_PART_FRAMES", 77)
-    for one, other in zip(whole, tokenizer._quantise(features_TM), strict=True):
-        assert np.array_equal(one, other)
+    codes_in_parts_TK, distances_in_parts_T = tokenizer._quantise(features_TM)
+    assert np.array_equal(codes_TK, codes_in_parts_TK)
+    assert np.allclose(distances_T, distances_in_parts_T, rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["kmeans_units", "residual_kmeans"])
