@@ -138,15 +138,20 @@ def build_step(lm: Any, rows: int) -> tuple[Callable[[Any], None], str]:
 def _plain_step(lm: Any, rows: int) -> Callable[[Any], None]:
     import torch
 
+    from model.attention import choose_attention
+    from model.cross_entropy import choose_cross_entropy
     from model.train_step import StepLoss, target_weight
 
-    module = StepLoss(lm, autocast=True)
+    attention = choose_attention("auto", lm.config, torch.device("cuda"), "bf16", LENGTH)
+    cross_entropy = choose_cross_entropy("auto", rows * LENGTH, VOCABULARY_SIZE, plain_loss=True)
+    module = StepLoss(lm, True, attention, cross_entropy)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
 
     def step(batch: Any) -> None:
         total = target_weight(batch).float()
         for start in range(0, rows * ROUNDS, rows):
-            module(batch.rows(start, start + rows), total).backward()
+            loss, _ = module(batch.rows(start, start + rows), total)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -156,7 +156,8 @@ def bare_loop(parts: TrainParts, request: dict[str, Any], folder: str, connectio
         batch = batches[step % RENDERED_STEPS]
         total = target_weight(batch).float()
         for start in range(0, train.global_batch_rows, train.micro_batch_rows):
-            module(batch.rows(start, start + train.micro_batch_rows), total).backward()
+            loss, _ = module(batch.rows(start, start + train.micro_batch_rows), total)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, train.clip_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -8,8 +8,7 @@ from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
 from model.checkpoint import complete_checkpoints
-from model.deepspeed_config import deepspeed_config
-from model.engine import estimate_bytes, resolve_dtype
+from model.engine import resolve_dtype
 from model.schedule import PhasePlan
 from ray_jobs import fit_tokenizer, tokenize_speech
 from ray_jobs.job import Job, Run
@@ -17,7 +16,8 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
-from ray_jobs.train_parts import export_checkpoint, load_parts, phases_to_run, read_mixture
+from ray_jobs.train_parts import export_checkpoint, load_parts, read_mixture
+from ray_jobs.train_plan import plan_lines
 from ray_jobs.train_run import run_training
 from ray_jobs.train_sinks import check_sinks
 from ray_jobs.train_stream import check_resumable, log_mixture
@@ -72,16 +72,22 @@ def fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:
-    """Contents of what `mixture=`, `model=` and `lm.path` name."""
+    """Contents of what `mixture=`, `model=`, `lm.path` and the phases' `start_from` name."""
     found = []
     if recipe.mixture is not None:
         found.append(storage.hash_json({"mixture": read_mixture(recipe)}))
-    for key, path in (("model", recipe.model), ("lm.path", recipe.lm.path)):
+    for key, path in (("model", recipe.model), *weights_named(recipe).items()):
         if path is not None and storage.exists(path):
             found.append(storage.hash_json({key: storage.hash_folder(path)}))
         elif key == "model" and path is not None:
             raise InputError(f"model={path!r} does not exist: give a model folder")
     return found
+
+
+def weights_named(recipe: Recipe) -> dict[str, str | None]:
+    """What the recipe starts from, by key."""
+    starts = {f"train.phases.{index}.start_from": phase.start_from for index, phase in enumerate(recipe.train.phases)}
+    return {"lm.path": recipe.lm.path, **starts}
 
 
 def upstream(recipe: Recipe) -> list[Job]:
@@ -95,28 +101,9 @@ def upstream(recipe: Recipe) -> list[Job]:
 
 
 def plan(recipe: Recipe) -> list[str]:
-    """Steps per phase, tokens per step, memory and placement."""
-    train = with_dtype(recipe).train
-    shape = recipe.lm
-    config = deepspeed_config(train, train.num_workers)
-    per_layer = 4 * shape.hidden_size**2 + 3 * shape.hidden_size * shape.intermediate_size
-    body = shape.num_layers * per_layer
-    states = estimate_bytes(body, train, train.phases[0], train.num_workers)
-    lines = [
-        f"phase   {p.config.name}: {p.steps} steps ({p.first_step + 1} to {p.last_step}), lr {p.config.lr:g}, "
-        f"{'LoRA, ' if p.config.lora else ''}{p.config.weights}"
-        for p in phases_to_run(recipe)
-    ]
-    return [
-        *lines,
-        f"step    {train.global_batch_rows} rows of {train.sequence_length} = "
-        f"{train.global_batch_rows * train.sequence_length} tokens ({config['train_batch_size']} rows with padding)",
-        f"workers {train.num_workers} x {train.num_cpus:g} CPU, {train.num_gpus:g} GPU; zero_stage {train.zero_stage}, "
-        f"{train.dtype}, micro-batches of {train.micro_batch_rows}",
-        f"memory  about {sum(states.values()) / 2**20:.0f} MiB of model states per worker, embeddings not counted "
-        f"({', '.join(f'{name} {size / 2**20:.0f}' for name, size in states.items())})",
-        f"saves   every {train.save_every} steps, the newest {train.keep_checkpoints} kept",
-    ]
+    """Phases, tokens per step, memory and placement. Raises InputError for a sink whose package is absent."""
+    check_sinks(recipe.train.sinks)
+    return plan_lines(with_dtype(recipe))
 
 
 JOB = Job(
@@ -127,7 +114,7 @@ JOB = Job(
     upstream=upstream,
     raw_inputs=raw_inputs,
     plan=plan,
-    inspect=lambda recipe: weight_lines({"lm.path": recipe.lm.path}),
+    inspect=lambda recipe: weight_lines(weights_named(recipe)),
     arguments=("phase", "mixture", "model"),
 )
 

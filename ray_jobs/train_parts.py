@@ -92,8 +92,12 @@ def load_parts_of(checkpoint: str, recipe: Recipe, inputs: dict[str, str]) -> Tr
 
 
 def model_folder_of(recipe: Recipe) -> str | None:
-    """`model=` where it is a model folder of ours; None for a plain one. Raises InputError for lm.path of ours."""
-    for key, path in (("model", recipe.model), ("lm.path", recipe.lm.path)):
+    """`model=`, or what a phase starts from, where it is a model folder of ours; None for plain ones.
+
+    Raises InputError for lm.path of ours.
+    """
+    starts = [("start_from", p.start_from) for p in recipe.train.phases if recipe.phase in (None, p.name)]
+    for key, path in (("model", recipe.model), ("lm.path", recipe.lm.path), *starts):
         if path is not None and storage.exists(storage.join(path, INFO_FILE)):
             if key == "lm.path":
                 raise InputError(
@@ -200,7 +204,10 @@ def _from_run(folder: str, base: str | None) -> str | None:
 
 
 def base_of(parts: TrainParts, plan: PhasePlan) -> str | None:
-    """Where a phase's first weights come from: `phases/NAME` of the run, `model=`, or None for a new model."""
+    """Where a phase's first weights come from: its `start_from`, else `phases/NAME` of the run, `model=`, or None for
+    a new model."""
+    if plan.config.start_from is not None:
+        return plan.config.start_from
     place = parts.phases.index(plan)
     return f"phases/{parts.phases[place - 1].config.name}" if place else parts.recipe.model
 

@@ -95,6 +95,58 @@ def test_the_plan_names_steps_tokens_memory_and_placement(tmp_path: Path, capsys
         assert line in printed
 
 
+GPUS = (
+    "train.num_workers=64",
+    "train.num_gpus=1",
+    "train.num_cpus=8",
+    "train.zero_stage=3",
+    "train.micro_batch_rows=4",
+)
+
+
+def test_a_recipe_for_64_gpus_is_planned_on_a_laptop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import Qwen2Config
+
+    Qwen2Config(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+                intermediate_size=18944, vocab_size=152064).save_pretrained(tmp_path / "qwen")  # fmt: skip
+    wide = (
+        "train.global_batch_rows=500",
+        "train.micro_batch_rows=4",
+        "train.sequence_length=4096",
+        "train.steps=2000",
+        "train.dtype=auto",
+    )
+    overrides = recipe_overrides(tmp_path, *GPUS, *wide, f"lm.path={tmp_path / 'qwen'}")
+    assert train.main(["configs/tiny.yaml", *overrides, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "500 rows of 4096 = 2048000 tokens; 2000 steps = 4096 million tokens",
+        "64 x 8 CPU, 1 GPU = 512 CPU, 64 GPU",
+        "zero_stage 3, bf16",
+        "2 forward passes of 4 rows on each worker; 12 of 512 rows computed are empty",
+        "about 1.8 GiB of model states per worker",
+        "GiB of model states per worker (weights 45",
+    ):
+        assert line in printed, line
+
+
+def test_a_plan_says_what_it_cannot_know_of_a_model_on_the_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    overrides = recipe_overrides(tmp_path, *GPUS, "lm.path=nobody/no-such-model-7b")
+    assert train.main(["configs/tiny.yaml", *overrides, "--dry-run"]) == 0
+    assert "memory  not known: nobody/no-such-model-7b is a hub id whose config.json is not" in capsys.readouterr().out
+
+
+def test_a_sink_that_cannot_be_had_is_refused_before_anything_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = recipe_overrides(tmp_path, "train.sinks=[tensorboard, mlflow]")
+    assert train.main(["configs/tiny.yaml", *overrides, "--dry-run"]) == 2
+    assert "pip install mlflow" in caplog.text
+
+
 def test_export_needs_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert export.main(["configs/tiny.yaml", *recipe_overrides(tmp_path)]) == 2
     assert "checkpoint=PATH" in caplog.text

@@ -9,10 +9,11 @@ import torch
 from data import storage
 from model.checkpoint import assemble_weights, complete_checkpoints
 from model.export import load_model_folder
+from ray_jobs import train
 from ray_jobs.train_log import without_clock
 from ray_jobs.train_loop import TrainLoop
 from ray_jobs.train_metrics import MetricsLog, merge_metrics, rows_after
-from ray_jobs.train_parts import export_checkpoint, load_parts
+from ray_jobs.train_parts import base_of, export_checkpoint, first_model, load_parts
 from tests.model.process_group import run_group
 from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
 
@@ -125,3 +126,34 @@ def test_metrics_are_truncated_within_a_part_and_merged_once(tmp_path: Path) -> 
     assert rows[7]["loss"] == -1.0
     assert merge_metrics(str(tmp_path)) == rows
     assert not (tmp_path / "metrics").exists()
+
+
+def test_a_phase_starts_from_any_folder_that_it_names(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    """A model folder of ours gives its rows; a plain Hugging Face one gives its body and rows for the new ids."""
+    runs_dir, inputs, whole = undisturbed
+    ours = str(whole / "phases" / "cross_modal")
+    parts = load_parts(tiny_recipe(runs_dir, f"train.phases.1.start_from={ours}"), inputs)
+    plan = parts.phases[1]
+    assert base_of(parts, plan) == ours
+    start, known = first_model(parts, plan, str(tmp_path), ours), load_model_folder(ours)
+    assert all(torch.equal(a, b) for a, b in zip(start.parameters(), known.lm.parameters(), strict=True))
+    plain = tmp_path / "plain"
+    known.lm.save_pretrained(plain)
+    parts.text_tokenizer.save_pretrained(plain)
+    parts = load_parts(tiny_recipe(runs_dir, f"train.phases.1.start_from={plain}"), inputs)
+    start = first_model(parts, parts.phases[1], str(tmp_path), base_of(parts, parts.phases[1]))
+    names = [name for name, _ in start.named_parameters() if "layers" in name]
+    kept = dict(known.lm.named_parameters())
+    assert all(torch.equal(weight, kept[name]) for name, weight in start.named_parameters() if name in names)
+    assert names
+
+
+def test_what_a_phase_starts_from_enters_the_id_by_content(tmp_path: Path) -> None:
+    folder = tmp_path / "start"
+    ids = []
+    for content in ("{}", '{"a": 1}'):
+        storage.write_text(folder / "config.json", content)
+        ids.append(train.JOB.id(tiny_recipe(tmp_path, f"train.phases.0.start_from={folder}")))
+    assert len({*ids, train.JOB.id(tiny_recipe(tmp_path))}) == 3
