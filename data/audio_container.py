@@ -8,7 +8,7 @@ import av
 import av.logging
 import numpy as np
 
-from data.audio import AudioError, Source
+from data.audio_source import AudioError, Source
 
 _PROBED_BYTES = 16
 

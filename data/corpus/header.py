@@ -8,7 +8,8 @@ from typing import Any
 import soundfile
 
 from data import storage
-from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, AudioError, Watched, read_range
+from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, read_range
+from data.audio_source import AudioError, Watched
 from data.timing import seconds_to_samples
 
 
