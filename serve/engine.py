@@ -7,7 +7,9 @@ Shapes: N = samples, T = frames, K = codebooks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,14 @@ import torch
 from data.audio import resample
 from data.errors import InputError
 from data.grammar.base import Grammar, Segment
+from data.grammar.expressive import split
 from data.store import Record
+from data.text_tokenizer import decode_text
 from model.decode import Generated, Prompt, Sampling, generate, step_model
 from model.export import load_model_folder
 from serve.messages import ModelInfo, Reply, Request, TaskInfo
+
+log = logging.getLogger("antiphon")
 
 TEXT_KINDS = ("text", "caption")
 
@@ -36,6 +42,15 @@ class Engine:
         self.tasks = {name: self._describe(grammar, streams) for name, grammar in self._folder.grammars.items()}
         rates = [tokenizer.sample_rate for tokenizer in self._folder.audio_tokenizers.values()]
         self.info = ModelInfo(self.tasks, self.voices, max(rates, default=16000))
+        for name, grammar in self._folder.grammars.items():
+            if not grammar.continuation.can_end:
+                log.warning(
+                    "task %r has no end marker: its answers always have %d tokens; train it with "
+                    "grammar.formats.%s.end: '[eos]' to let it stop, or give max_new_tokens in each request",
+                    name,
+                    max_new_tokens,
+                    name,
+                )
 
     def generate(self, requests: Sequence[Request]) -> list[Reply | InputError]:
         """Answer all requests, of any tasks, in one batch. One that cannot be answered gives its InputError."""
@@ -143,15 +158,16 @@ class Engine:
 
     def _reply(self, request: Request, prompt: Prompt, generated: Generated) -> Reply:
         grammar = self._folder.grammars[request.task]
-        segments = grammar.parse(np.concatenate([prompt.ids, generated.ids]))
-        new = tuple(segment for segment in segments if segment.start >= len(prompt.ids))
+        ids = np.concatenate([prompt.ids, generated.ids])
+        segments = grammar.parse(ids)
+        new = tuple(self._from(segment, len(prompt.ids), ids) for segment in segments if segment.end > len(prompt.ids))
         outputs = grammar.continuation.steps
         text_slots = [step.slot for step in outputs if step.slot and step.slot.split(".")[-1] in TEXT_KINDS]
         content = {segment.slot: segment.content for segment in segments}
         is_chain = any(slot.startswith("response.") for slot in text_slots if slot)
         wave, sample_rate = self._speak_segment(grammar, new, request)
         return Reply(
-            text=str(content.get(text_slots[-1], "")) if text_slots else None,
+            text=self._written(new, text_slots[-1], ids) if text_slots else None,
             question=str(content.get("text", "")) if is_chain else None,
             wave=wave,
             sample_rate=sample_rate,
@@ -161,6 +177,20 @@ class Engine:
             logprob=generated.logprob,
             finished=generated.finished,
         )
+
+    def _from(self, segment: Segment, start: int, ids: np.ndarray) -> Segment:
+        """What a segment shows from id `start` on: a prompt's text or speech may go on in the answer."""
+        if segment.start >= start:
+            return segment
+        content = segment.content[start - segment.start :]
+        if isinstance(segment.content, str):
+            content = decode_text(self._folder.text_tokenizer, ids[start : segment.end])
+        return replace(segment, content=content, start=start)
+
+    def _written(self, segments: tuple[Segment, ...], slot: str | None, ids: np.ndarray) -> str:
+        """The text of a slot; that of several spans or chunks is read as one."""
+        pieces = [ids[segment.start : segment.end] for segment in segments if segment.slot == slot]
+        return decode_text(self._folder.text_tokenizer, np.concatenate(pieces)) if pieces else ""
 
     def _speak_segment(
         self, grammar: Grammar, segments: tuple[Segment, ...], request: Request
@@ -172,7 +202,7 @@ class Engine:
         if stream is None:
             return None, 0
         voice = next((str(s.content) for s in segments if s.kind == "voice"), request.voice) or self._default_voice()
-        codes = {s.kind: self._frames(s.kind, s.content) for s in segments if s.kind in streams}
+        codes = {kind: self._frames(kind, found) for kind, found in split(segments, streams).items() if found}
         vocoder, tokenizer = self._folder.vocoders.get(stream), self._folder.audio_tokenizers.get(stream)
         if vocoder is not None:
             wave = vocoder.synthesize(codes, voice) if stream in codes else np.zeros(0, np.float32)
@@ -182,8 +212,8 @@ class Engine:
             return wave, tokenizer.sample_rate
         raise InputError(f"this model folder has no vocoder for stream {stream!r}: audio cannot be made")
 
-    def _frames(self, stream: str, codes: str | tuple[int, ...]) -> np.ndarray:
-        """Codes of a segment as int16 (T, K)."""
+    def _frames(self, stream: str, codes: Sequence[int]) -> np.ndarray:
+        """Flat codes as int16 (T, K)."""
         return np.asarray(codes, np.int16).reshape(-1, len(self._folder.vocabulary.codebooks(stream)))
 
     def _default_voice(self) -> str | None:

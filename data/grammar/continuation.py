@@ -58,6 +58,11 @@ class Continuation:
         """Number of states, `end` among them."""
         return len(self._edges)
 
+    @property
+    def can_end(self) -> bool:
+        """Whether anything leads to `end`: a format without an end marker goes on until a limit of tokens."""
+        return any(edge.target == self.end for edges in self._edges for edge in edges)
+
     @cached_property
     def masks_SV(self) -> np.ndarray:
         """Legal ids in each state, bool. The row of `end` is all False: nothing follows."""

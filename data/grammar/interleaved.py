@@ -163,27 +163,22 @@ class InterleavedGrammar(PartsGrammar):
         return self._speller.marker(self._config.speech_marker if is_speech else self._config.text_marker)
 
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
-        """The segments of a sequence, whole or cut short: one for every text span and every run of a stream."""
+        """The segments of a sequence, whole or cut short: one for every text span and every run of a stream.
+
+        What was generated may go on in the other modality without its marker.
+        """
         reader = Reader(self._speller, ids)
+        kinds = ("text", *self._streams)
         segments: list[Segment] = []
         while not reader.done:
-            if reader.skip(self._text_id):
-                segments += reader.segment("text", "text")
-            elif reader.skip(self._speech_id):
-                segments += self._read_speech(reader)
-            elif self._end_id is not None and reader.skip(self._end_id):
+            start = reader.position
+            if not reader.skip(self._text_id) and not reader.skip(self._speech_id) and start:
+                segments += [segment for kind in kinds for segment in reader.segment(kind, kind)]
+            if self._end_id is not None and start and reader.skip(self._end_id):
                 return segments if reader.done else reader.refuse("the end")
-            else:
+            if reader.position == start:
                 reader.refuse(f"{self._config.text_marker} or {self._config.speech_marker}")
         return segments
-
-    def _read_speech(self, reader: Reader) -> list[Segment]:
-        segments: list[Segment] = []
-        while True:
-            found = [segment for stream in self._streams for segment in reader.segment(stream, stream)]
-            if not found:
-                return segments
-            segments += found
 
     def prompt(self, record: RecordLike) -> np.ndarray:
         """The record's text where it has some, else its speech, each under its marker; then, where one modality alone

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.durations import frames_of_codes
 from data.grammar.base import RecordLike
 from data.timing import seconds_to_frames
 
@@ -21,7 +22,7 @@ def codes_and_frames(record: RecordLike, stream: str, deduplicate: bool) -> tupl
     """Codes of a stream of one codebook as shown, and how many frames (int64) each stands for; both may be empty."""
     codes = np.asarray(record.streams.get(stream, ()), dtype=np.int16).reshape(-1)
     stored = getattr(record, "durations", {}).get(stream)
-    frames = np.ones(len(codes), dtype=np.int64) if stored is None else np.asarray(stored, dtype=np.int64)
+    frames = np.ones(len(codes), dtype=np.int64) if stored is None else frames_of_codes(stored)
     return _merged(codes, frames) if deduplicate else (codes, frames)
 
 

@@ -293,3 +293,14 @@ def test_a_tokenizer_that_joins_words_otherwise_is_given_whole_spans() -> None:
 
     speller = Speller("t", BASE_VOCABULARY, TextIds(Plain(), BASE_VOCABULARY.block("text")))
     assert speller.ids(Part("text", "text", ("one", "two"))).tolist() == list(b"one two")
+
+
+def test_codes_of_several_units_are_cut_by_all_their_frames() -> None:
+    """What byte pair encoding stores: one duration for each unit, the first of a code positive."""
+    words = (("one", 0.0, 0.2), ("two", 0.2, 0.4))
+    stored = {"unit": np.array([2, -3, 5], np.int16)}  # code 600 is two units of 5 frames together, code 7 one of 5
+    record = Record("r", text="one two", words=words, streams={"unit": np.array([600, 7], np.int16)}, durations=stored)
+    one_each = build(SpiritLmBase(text_words=(1, 1), speech_words=(1, 1), shows="interleaved"))[0]
+    shown = {tuple((s.kind, s.content) for s in check_contract(one_each, record, seed)) for seed in range(8)}
+    assert shown == {(("text", "one"), ("unit", (7,))), (("unit", (600,)), ("text", "two"))}
+    assert expand_shown((600, 7), record, "unit").tolist() == [600] * 5 + [7] * 5
