@@ -9,8 +9,9 @@
 | `eager`  | the same mask, softmax written out                      | everywhere; for models with soft caps  |
 
 transformers tells documents apart by restarting position ids only without an attention mask and without a cache:
-with either, documents hear each other, silently. So `train_step` passes neither, and refuses implementations that go
-by other rules (transformers' own FlashAttention separates the documents of a single row, but not those of several).
+with either, documents hear each other, silently. So `train_step` passes neither, a model that was set to attend here
+refuses rows of several documents that come with either, and implementations that go by other rules are refused
+(transformers' own FlashAttention separates the documents of a single row, but not those of several).
 """
 
 from typing import Any
@@ -67,6 +68,23 @@ def set_attention(lm: Any, name: str, compiled: bool = False) -> None:
         function = ours.packed_attention if ours is packed_attention else varlen_attention.varlen_attention
         AttentionInterface.register(ours.NAME, torch.compiler.disable(function) if compiled else function)
     lm.set_attn_implementation(IMPLEMENTATIONS[name])
+    decoder = lm.get_decoder()
+    if refuse_mixing not in decoder._forward_pre_hooks.values():
+        decoder.register_forward_pre_hook(refuse_mixing, with_kwargs=True)
+
+
+def refuse_mixing(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Before a decoder's forward pass: raises ValueError for rows of several documents with a cache (transformers'
+    default) or an attention mask (be it all ones), with either of which the documents would hear each other."""
+    cached = kwargs.get("use_cache")
+    if kwargs.get("attention_mask") is None and not (decoder.config.use_cache if cached is None else cached):
+        return
+    positions = kwargs.get("position_ids")
+    if positions is not None and bool((positions.diff(dim=-1) < 0).any()):
+        raise ValueError(
+            "packed rows (position_ids restart) need attention_mask=None and use_cache=False: with a mask or a cache "
+            "transformers would let their documents attend to each other"
+        )
 
 
 def document_arguments(lm: Any, position_ids_BT: torch.Tensor) -> dict[str, Any]:

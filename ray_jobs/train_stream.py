@@ -23,7 +23,7 @@ from ray_jobs.train_parts import TrainParts
 
 log = logging.getLogger("antiphon")
 
-TABLE_DOCUMENTS = 50_000  # documents that the table of a phase's start is made from, about
+TABLE_DOCUMENTS = 100_000  # documents that the table of a phase's start is made from, about
 ENDING_BYTES = 8192  # of a shard, read for its fingerprint
 
 

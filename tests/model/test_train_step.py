@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from data.errors import InputError
+from model.attention import document_arguments, set_attention
 from model.packed_attention import NAME, layout_documents, register
 from model.train_step import IGNORED, StepLoss, TensorBatch, compute_loss, target_weight
 from tests.model.tiny_training import global_batch, share, tiny_model
@@ -114,3 +115,30 @@ def test_an_attention_that_would_mix_documents_is_refused() -> None:
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(InputError, match="does not separate"):
         compute_loss(model, global_batch(0), 1.0)
+
+
+@pytest.mark.parametrize("attention", ["packed", "sdpa", "eager"])
+@pytest.mark.parametrize("silent", [{}, {"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones(1)}])
+def test_the_two_silent_ways_to_mix_documents_are_refused(attention: str, silent: dict) -> None:
+    lm, batch = tiny_model().eval(), global_batch(2)
+    arguments = {"input_ids": batch.ids_BT, "position_ids": batch.position_ids_BT}
+    if "attention_mask" in silent:
+        silent = {**silent, "attention_mask": torch.ones_like(batch.ids_BT)}
+    lm.set_attn_implementation("sdpa")
+    apart = lm.get_decoder()(**arguments, use_cache=False).last_hidden_state
+    mixed = lm.get_decoder()(**arguments, **silent).last_hidden_state
+    assert (mixed - apart).abs().max() > 0.1  # what is refused: nothing else would say so
+    set_attention(lm, attention)
+    with pytest.raises(ValueError, match="documents attend to each other"):
+        lm.get_decoder()(**arguments, **document_arguments(lm, batch.position_ids_BT), **silent)
+
+
+def test_rows_of_one_document_may_have_a_cache_or_a_mask() -> None:
+    lm, batch = tiny_model().eval(), global_batch(2)
+    set_attention(lm, "sdpa")
+    positions = torch.arange(batch.ids_BT.shape[1])[None].expand_as(batch.ids_BT)
+    plain = lm.get_decoder()(input_ids=batch.ids_BT, position_ids=positions, use_cache=False).last_hidden_state
+    cached = lm.get_decoder()(
+        input_ids=batch.ids_BT, position_ids=positions, attention_mask=torch.ones_like(batch.ids_BT)
+    ).last_hidden_state
+    assert torch.allclose(plain, cached, atol=1e-6)
