@@ -18,6 +18,7 @@ from model.cross_entropy import choose_cross_entropy
 from model.deepspeed_config import deepspeed_config
 from model.lm import plain_language_model
 from model.loss_parts import LossParts
+from model.memory import check_memory
 from model.ops import use_environment_ops
 from model.optimizers import build_optimizer
 from model.train_config import PhaseConfig, TrainConfig
@@ -86,6 +87,9 @@ def start_engine(
             ", activation checkpointing" if train.activation_checkpointing else "",
             ", compiled" if train.compile else "",
         )  # fmt: skip
+    fits = check_memory(lm, train, dist.get_world_size(), dtype)
+    if dist.get_rank() == 0:
+        log.info("train: %s", fits)
     module = StepLoss(lm, dtype == "bf16", attention, cross_entropy, train.z_loss, parts, train.compile)
     if train.activation_checkpointing:
         _checkpoint_activations(plain)
@@ -150,17 +154,3 @@ def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad
 
 def _trainable(engine: Any) -> list[torch.nn.Parameter]:
     return [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
-
-
-def estimate_bytes(num_parameters: int, train: TrainConfig, phase: PhaseConfig, world_size: int) -> dict[str, int]:
-    """Memory of model states of one worker after the ZeRO paper (Rajbhandari et al. 2020), all in float32.
-
-    A LoRA phase is counted as if every weight trained: an upper bound.
-    """
-    weights = 4 * num_parameters
-    split = {"weights": 3, "gradients": 2, "optimizer": 1}
-    sizes = {"weights": weights, "gradients": weights, "optimizer": 2 * weights}
-    result = {name: size // world_size if train.zero_stage >= split[name] else size for name, size in sizes.items()}
-    if 1 <= train.zero_stage <= 2:
-        result["optimizer"] += weights // world_size  # the partition's own copy of the weights
-    return result

@@ -1,19 +1,19 @@
 """What `train --dry-run` says before anything is made or fetched: phases, tokens, workers, memory."""
 
-from typing import Any
-
-from data import storage
 from model.deepspeed_config import deepspeed_config
-from model.engine import estimate_bytes
 from ray_jobs.recipe import Recipe
+from ray_jobs.train_memory import memory_lines
 from ray_jobs.train_parts import phases_to_run
-
-MIB, GIB = 2**20, 2**30
 
 
 def plan_lines(recipe: Recipe) -> list[str]:
     """The lines of a recipe whose dtype is settled."""
-    return [*_phase_lines(recipe), *_work_lines(recipe), *_memory_lines(recipe), *_watch_lines(recipe)]
+    return [
+        *_phase_lines(recipe),
+        *_work_lines(recipe),
+        *memory_lines(recipe, phases_to_run(recipe)),
+        *_watch_lines(recipe),
+    ]
 
 
 def _phase_lines(recipe: Recipe) -> list[str]:
@@ -41,65 +41,9 @@ def _work_lines(recipe: Recipe) -> list[str]:
         f"workers {train.num_workers} x {train.num_cpus:g} CPU, {train.num_gpus:g} GPU = "
         f"{train.num_workers * train.num_cpus:g} CPU, {train.num_workers * train.num_gpus:g} GPU that the cluster must "
         f"have; zero_stage {train.zero_stage}, {train.dtype}",
+        *(["nvme    states are offloaded to NVMe, which is untested"] if train.offload_path else []),
         f"batch   {rounds} forward passes of {train.micro_batch_rows} rows on each worker{empty}",
     ]
-
-
-def _memory_lines(recipe: Recipe) -> list[str]:
-    train = recipe.train
-    size, source = count_parameters_of(recipe)
-    if size is None:
-        return [f"memory  not known: {source}"]
-    states = estimate_bytes(size, train, train.phases[0], train.num_workers)
-    parts = ", ".join(f"{name} {_amount(value)}" for name, value in states.items())
-    return [
-        f"memory  about {_amount(sum(states.values()))} of model states per worker ({parts}), for {size / 1e6:.1f} M "
-        f"parameters ({source}); activations are not counted"
-    ]
-
-
-def _amount(size_bytes: float) -> str:
-    return f"{size_bytes / GIB:.1f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
-
-
-def count_parameters_of(recipe: Recipe) -> tuple[int | None, str]:
-    """(parameters, where the number is from); None, and why, for a hub id whose config.json is not at hand."""
-    first = phases_to_run(recipe)[0].config
-    path = first.start_from or recipe.model or recipe.lm.path
-    shape = recipe.lm
-    codes = sum(_codes(config) for config in recipe.tokenizers.values())
-    if path is None:
-        layer = 4 * shape.hidden_size**2 + 3 * shape.hidden_size * shape.intermediate_size + 2 * shape.hidden_size
-        rows = 256 + recipe.text.max_words + codes
-        return shape.num_layers * layer + (rows + 1) * shape.hidden_size, f"about {rows} embedding rows, tied"
-    config = _config_at_hand(path)
-    if config is None:
-        return None, f"{path} is a hub id whose config.json is not at hand; nothing is fetched for a dry run"
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    body = sum(parameter.numel() for parameter in model.parameters())
-    tables = 1 if getattr(config, "tie_word_embeddings", False) else 2
-    return body + tables * codes * config.hidden_size, f"{path} and about {codes} embedding rows"
-
-
-def _config_at_hand(path: str) -> Any:
-    """The configuration of a folder, or of a hub id that was fetched before."""
-    from transformers import AutoConfig
-
-    if storage.exists(path):
-        return AutoConfig.from_pretrained(str(storage.local_folder(path)))
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
-    except OSError:
-        return None
-
-
-def _codes(config: Any) -> int:
-    """Ids of a stream's codes, where the recipe says how many; a brought codec's are in its own files."""
-    return int(getattr(config, "codebook_size", 0) * getattr(config, "num_codebooks", 1))
 
 
 def _watch_lines(recipe: Recipe) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.errors import InputError
-from model.engine import estimate_bytes, resolve_dtype, run_step, start_engine
+from model.engine import resolve_dtype, run_step, start_engine
 from tests.model.process_group import run_group
 from tests.model.tiny_training import VOCABULARY, global_batch, share, tiny_model, train_config
 
@@ -53,10 +53,3 @@ def test_a_step_without_targets_is_refused() -> None:
 def test_dtype_auto_names_a_real_dtype_and_a_given_one_is_kept() -> None:
     assert resolve_dtype("fp32") == "fp32"
     assert resolve_dtype("auto") in ("bf16", "fp32")
-
-
-def test_memory_shrinks_with_zero_stage_and_workers() -> None:
-    phase = train_config(0).phases[0]
-    sizes = [sum(estimate_bytes(1000, train_config(stage), phase, 4).values()) for stage in range(4)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == 16_000

@@ -91,7 +91,7 @@ def test_a_bad_mixture_file_is_refused(tmp_path: Path, content: str) -> None:
 def test_the_plan_names_steps_tokens_memory_and_placement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["configs/tiny.yaml", *recipe_overrides(tmp_path), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    for line in ("cross_modal: 8 steps (5 to 12)", "4 rows of 128 = 512 tokens", "2 x 1 CPU", "MiB of model states"):
+    for line in ("cross_modal: 8 steps (5 to 12)", "4 rows of 128 = 512 tokens", "2 x 1 CPU", "MiB of it model states"):
         assert line in printed
 
 
@@ -124,8 +124,9 @@ def test_a_recipe_for_64_gpus_is_planned_on_a_laptop(tmp_path: Path, capsys: pyt
         "64 x 8 CPU, 1 GPU = 512 CPU, 64 GPU",
         "zero_stage 3, bf16",
         "2 forward passes of 4 rows on each worker; 12 of 512 rows computed are empty",
-        "about 1.8 GiB of model states per worker",
-        "GiB of model states per worker (weights 45",
+        "2.2 GiB of it model states (weights 45",
+        "fits GPUs of 141 GB and more",
+        "for GPUs of 80 GB: set train.",
     ):
         assert line in printed, line
 

@@ -1,0 +1,81 @@
+"""The estimate before a training starts, and the advice where it will not fit."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from data.errors import InputError
+from model import memory
+from model.memory import ModelShape, advise, check_memory, estimate_memory
+from tests.model.tiny_training import tiny_model, train_config
+
+GIB = 2**30
+SEVEN_B = ModelShape(6_740_000_000, 6_740_000_000, 32, 4096, 8192, 11008, 32_000)
+
+
+def _train(zero_stage: int, **fields: Any) -> Any:
+    return train_config(zero_stage, **{"sequence_length": 2048, "global_batch_rows": 64, **fields})
+
+
+def test_states_follow_the_zero_paper() -> None:
+    sizes = [estimate_memory(SEVEN_B, _train(stage), 64, "bf16", True) for stage in range(4)]
+    weights = 4 * SEVEN_B.parameters
+    assert sizes[0].states == 4 * weights
+    assert sizes[1].states == pytest.approx(2 * weights + 3 * weights / 64)
+    assert sizes[2].states == pytest.approx(weights + 4 * weights / 64)
+    assert sizes[3].states == pytest.approx(5 * weights / 64)
+
+
+def test_offload_moves_states_to_the_host_and_adapters_need_few() -> None:
+    train = _train(3, offload_optimizer="cpu", offload_parameters="cpu")
+    found = estimate_memory(SEVEN_B, train, 8, "bf16", True)
+    assert (found.weights, found.optimizer) == (0, 0)
+    assert found.offloaded == pytest.approx(5 * 4 * SEVEN_B.parameters / 8)
+    adapters = ModelShape(**{**vars(SEVEN_B), "trainable": 40_000_000})
+    assert estimate_memory(adapters, _train(0), 1, "bf16", True).states < 1.1 * 4 * SEVEN_B.parameters
+
+
+def test_activation_checkpointing_and_chunks_cut_what_grows_with_rows() -> None:
+    plain = estimate_memory(SEVEN_B, _train(2, micro_batch_rows=4, cross_entropy="whole"), 8, "bf16", True)
+    train = _train(2, micro_batch_rows=4, activation_checkpointing=True)
+    kept = estimate_memory(SEVEN_B, train, 8, "bf16", True)
+    assert kept.activations < plain.activations / 5
+    assert (
+        estimate_memory(SEVEN_B, _train(2, micro_batch_rows=1), 8, "bf16", True).activations == plain.activations // 4
+    )
+    assert kept.logits < plain.logits
+
+
+@pytest.mark.parametrize(
+    ("train", "world_size", "gib", "advice"),
+    [
+        (_train(3, micro_batch_rows=2), 64, 75, None),
+        (_train(3, micro_batch_rows=8), 64, 60, "set train.micro_batch_rows=1"),
+        (_train(3), 64, 12, "set train.activation_checkpointing=true"),
+        (_train(0, activation_checkpointing=True), 64, 45, "set train.zero_stage=2"),
+        (_train(3, activation_checkpointing=True), 1, 40, "offload_optimizer=cpu, train.offload_parameters=cpu"),
+        (_train(3, activation_checkpointing=True), 1, 1, "use more workers"),
+    ],
+)
+def test_the_knob_that_makes_it_fit_is_named(train: Any, world_size: int, gib: int, advice: str | None) -> None:
+    found = advise(SEVEN_B, train, world_size, "bf16", True, gib * GIB, 400 * GIB)
+    assert found is None if advice is None else advice in str(found)
+
+
+def test_states_that_cannot_fit_are_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    states = 16 * sum(weight.numel() for weight in model.parameters())
+    assert "free" in check_memory(model, train_config(0), 1, "fp32")
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: states)
+    assert "may not fit; " in check_memory(model, train_config(0), 1, "fp32")
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: states // 4)
+    with pytest.raises(InputError, match=r"states do not fit; (set|use more)"):
+        check_memory(model, train_config(0), 1, "fp32")
+
+
+def test_a_shape_is_read_off_a_model_without_values() -> None:
+    with torch.device("meta"):
+        empty = ModelShape.of(tiny_model())
+    assert empty == ModelShape.of(tiny_model())
+    assert (empty.layers, empty.width, empty.trainable) == (2, 32, empty.parameters)
