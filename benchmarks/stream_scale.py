@@ -21,7 +21,7 @@ from data.lengths import Lengths
 from data.sidecar import build_sidecar, measured_lengths, open_sidecar, sidecar_fingerprint, store_lengths, store_rows
 
 FINGERPRINT = "generated"
-STEPS = 50  # after the first batch, before memory is read
+STEPS = 300  # after the first batch, before memory is read
 
 
 def generate_sidecar(folder: str, count: int) -> None:
@@ -44,12 +44,16 @@ def measure_start(folder: str) -> dict[str, Any]:
     stream = make_stream(opened[0], grammars, "unit_lm", opened[1])
     stream.rows(0)
     startup_s = time.perf_counter() - started
+    used, begun = 0, time.perf_counter()
     for step in range(1, STEPS):
         stream.rows(step)
+        used += sum(document.num_tokens for row in stream.plan(step) for document in row)
+    tokens_per_s = used / (time.perf_counter() - begun)
     now = psutil.Process().memory_full_info()
     return {
         "utterances": len(opened[0].records),
         "startup_s": startup_s,
+        "tokens_per_s": tokens_per_s,
         "peak_mb": _peak_mb(),
         "imported_mb": imported_mb,
         "unshared_mb": now.uss / 2**20,

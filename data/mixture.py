@@ -36,7 +36,7 @@ class EpochOrder:
     """
 
     def __init__(self, seed: int, source: str, members_N: np.ndarray) -> None:
-        self._seed, self._source, self._members_N = seed, source, members_N
+        self._seed, self._source, self._members_N = seed, source, np.asarray(members_N)
         self.seek(0)
 
     def seek(self, drawn: int) -> None:
@@ -64,7 +64,7 @@ class EpochOrder:
             self._epoch = self.drawn // size
             self._first = self._epoch * size
             rng = draw_rng(self._seed, self._source, "", self._epoch)
-            self._order_N = self._members_N[rng.permutation(size)]
+            self._order_N = rng.permutation(self._members_N)  # members[permutation(size)], without its integers
         self._start = self.drawn
         place = self.drawn - self._first
         self._block = self._order_N[place : place + BLOCK].tolist()

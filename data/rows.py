@@ -1,14 +1,17 @@
-"""Rows of a token store in one memory-mapped file, where any of them is at hand without reading the others.
+"""Rows of a token store in one file, where any of them is at hand without reading the others.
 
 `records.arrow` is an Arrow file (IPC, uncompressed): the columns of data.store, in record batches of BATCH_ROWS rows,
-with a `<stream>_durations` column for every stream. A row costs what its own bytes cost; nothing is read ahead of use.
+with a `<stream>_durations` column for every stream. A row costs what its own bytes cost: it is read from its place in
+the file. Kept in memory are, for every column in use, where its rows begin.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, overload
@@ -17,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.errors import InputError
-from data.store import DURATIONS, LINKS, Record, StreamInfo, row_schema, streams_of
+from data.store import DURATIONS, LINKS, Record, StreamInfo, read_table, row_schema, streams_of
 
 BATCH_ROWS = 16384
 RECENT_RECORDS = 2048  # kept: what is planned is rendered soon after
@@ -57,13 +60,19 @@ def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 class Rows(Sequence[Record]):
-    """The records of a file that `write_rows` made, built when asked for, with their answers linked.
+    """The records of a file that `write_rows` made, built when asked for, with their answers linked. Threads may share
+    it.
 
-    `by_id`: indices in the order of ids, by which answers are found; made where it is not given.
+    `by_id`: indices in the order of ids, by which answers are found; made where it is not given. Raises InputError
+    where `path` is no such file.
     """
 
     def __init__(self, path: str, by_id: np.ndarray | None = None) -> None:
-        self._file = pa.ipc.open_file(pa.memory_map(path))
+        try:
+            self._content = _Content(path)
+            self._file = pa.ipc.open_file(self._content.buffer)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is no file of rows ({error}): delete its folder, it is made again") from None
         self.streams = streams_of(self._file.schema, path)
         self._batches: list[_Batch | None] = [None] * self._file.num_record_batches
         last = self._batch(len(self._batches) - 1).num_rows if self._batches else 0
@@ -87,7 +96,11 @@ class Rows(Sequence[Record]):
         return self._recent(int(index) % self._num_rows)
 
     def __iter__(self) -> Iterator[Record]:
-        return (self._linked(index, {}) for index in range(len(self)))
+        for number in range(len(self._batches)):
+            batch = pa.Table.from_batches([self._file.get_batch(number)])
+            for record in read_table(batch, self.streams):
+                yield self._with_links(record, {})
+            self._content.release()
 
     def field(self, name: str, index: int) -> Any:
         """A field of a row (id, text, speaker, …), without the others."""
@@ -95,7 +108,7 @@ class Rows(Sequence[Record]):
         return self._batch(batch).view(name)[row]
 
     def codes(self, stream: str, index: int) -> np.ndarray | None:
-        """The codes of a row, a view into the file; None where it lacks the stream."""
+        """The codes of a row; None where it lacks the stream."""
         batch, row = divmod(index, BATCH_ROWS)
         found: np.ndarray | None = self._batch(batch).view(stream)[row]
         return found
@@ -130,7 +143,7 @@ class Rows(Sequence[Record]):
     def _batch(self, number: int) -> _Batch:
         batch = self._batches[number]
         if batch is None:
-            batch = self._batches[number] = _Batch(self._file.get_batch(number), tuple(self.streams))
+            batch = self._batches[number] = _Batch(self._file.get_batch(number), tuple(self.streams), self._content)
         return batch
 
     def _linked(self, index: int, made: dict[int, Record]) -> Record:
@@ -139,6 +152,9 @@ class Rows(Sequence[Record]):
             return made[index]
         batch, row = divmod(index, BATCH_ROWS)
         record = made[index] = self._batch(batch).record(row)
+        return self._with_links(record, made)
+
+    def _with_links(self, record: Record, made: dict[int, Record]) -> Record:
         for link in LINKS if record.extra else ():
             name = record.extra.get(link)  # a field of the user's own may have this name and hold anything
             answer = self.index_of(name) if isinstance(name, str) else None
@@ -147,20 +163,44 @@ class Rows(Sequence[Record]):
         return record
 
 
+class _Content:
+    """The file's bytes. Pieces of a row are read by position, not through the mapping: a page fault brings in up to
+    2 MB of neighbours, which would all count as this process's memory."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._memory = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        self.buffer = pa.py_buffer(self._memory)
+
+    def place(self, part: pa.Buffer | None) -> int:
+        """Where a buffer of a column stands in the file."""
+        return int(part.address - self.buffer.address) if part is not None and part.size else 0
+
+    def read(self, place: int, num_bytes: int) -> bytes:
+        """Bytes from a place on."""
+        return os.pread(self._descriptor, num_bytes, place)
+
+    def release(self) -> None:
+        """Give back the pages that were read through the mapping."""
+        self._memory.madvise(mmap.MADV_DONTNEED)
+
+
 class _Batch:
     """One record batch as views of its columns, each made when first asked for."""
 
-    def __init__(self, batch: pa.RecordBatch, streams: Sequence[str]) -> None:
+    def __init__(self, batch: pa.RecordBatch, streams: Sequence[str], content: _Content) -> None:
         self.num_rows = batch.num_rows
-        self._batch, self._streams = batch, streams
+        self._batch, self._streams, self._content = batch, streams, content
         self._views: dict[str, Any] = {}
 
     def view(self, name: str) -> Any:
         """Row -> value of a column."""
         found = self._views.get(name)
         if found is None:
-            column = self._batch.column(name)
-            found = self._views[name] = _VIEWS.get(name, _Lists).of(column)
+            found = _VIEWS.get(name, _Lists)(self._batch.column(name), self._content)
+            self._views[name] = found
+            self._content.release()
         return found
 
     def record(self, row: int) -> Record:
@@ -177,85 +217,82 @@ class _Batch:
         )
 
 
-def _nulls(column: pa.Array) -> np.ndarray | None:
-    """Which rows are null, None where none is."""
-    return np.asarray(column.is_null()) if column.null_count else None
+class _View:
+    """A column: which rows are null (None where none is) and, of lists and strings, where each begins: copies."""
+
+    def __init__(self, column: pa.Array, content: _Content) -> None:
+        self._content = content
+        self._null = np.asarray(column.is_null()) if column.null_count else None
+
+    def is_null(self, row: int) -> bool:
+        """Whether a row has no value."""
+        return self._null is not None and bool(self._null[row])
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    values: np.ndarray
-    null: np.ndarray | None
-
-    @classmethod
-    def of(cls, column: pa.Array) -> _Numbers:
-        return cls(column.to_numpy(zero_copy_only=False), _nulls(column))
+class _Numbers(_View):
+    def __init__(self, column: pa.Array, content: _Content) -> None:
+        super().__init__(column, content)
+        self._place = content.place(column.buffers()[1])
 
     def __getitem__(self, row: int) -> float | None:
-        return None if self.null is not None and self.null[row] else float(self.values[row])
+        return None if self.is_null(row) else float(self.part(row, row + 1)[0])
+
+    def part(self, start: int, end: int) -> list[float]:
+        """Neighbouring numbers."""
+        return np.frombuffer(self._content.read(self._place + 8 * start, 8 * (end - start)), np.float64).tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class _Strings:
-    offsets: np.ndarray
-    content: Any
-    null: np.ndarray | None
-
-    @classmethod
-    def of(cls, column: pa.StringArray) -> _Strings:
-        _, offsets, content = column.buffers()
-        bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-        return cls(bounds, memoryview(content if content is not None else b""), _nulls(column))
+class _Strings(_View):
+    def __init__(self, column: pa.StringArray, content: _Content) -> None:
+        super().__init__(column, content)
+        _, offsets, characters = column.buffers()
+        self._offsets = np.frombuffer(offsets, np.int32)[: len(column) + 1].copy()
+        self._place = content.place(characters)
 
     def __getitem__(self, row: int) -> str | None:
-        if self.null is not None and self.null[row]:
+        if self.is_null(row):
             return None
-        return str(self.content[self.offsets[row] : self.offsets[row + 1]], "utf-8")
+        start, end = self._offsets.item(row), self._offsets.item(row + 1)
+        return str(self._content.read(self._place + start, end - start), "utf-8")
 
-    def part(self, rows: slice) -> list[str]:
-        """Neighbouring strings, decoded together; none of them null."""
-        bounds = self.offsets[rows.start : rows.stop + 1].tolist()
+    def part(self, start: int, end: int) -> list[str]:
+        """Neighbouring strings, read together; none of them null."""
+        bounds = self._offsets[start : end + 1].tolist()
         first = bounds[0]
-        whole = str(self.content[first : bounds[-1]], "utf-8")
-        if len(whole) < bounds[-1] - first:  # positions of characters are not those of bytes
-            return [str(self.content[start:end], "utf-8") for start, end in pairwise(bounds)]
-        return [whole[start - first : end - first] for start, end in pairwise(bounds)]
+        read = self._content.read(self._place + first, bounds[-1] - first)
+        whole = str(read, "utf-8")
+        if len(whole) < len(read):  # positions of characters are not those of bytes
+            return [str(read[left - first : right - first], "utf-8") for left, right in pairwise(bounds)]
+        return [whole[left - first : right - first] for left, right in pairwise(bounds)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Lists:
-    offsets: np.ndarray
-    values: np.ndarray
-    null: np.ndarray | None
-
-    @classmethod
-    def of(cls, column: pa.ListArray) -> _Lists:
-        return cls(column.offsets.to_numpy(), column.values.to_numpy(), _nulls(column))
+class _Lists(_View):
+    def __init__(self, column: pa.ListArray, content: _Content) -> None:
+        super().__init__(column, content)
+        self.offsets = column.offsets.to_numpy().copy()
+        self._place = content.place(column.values.buffers()[1])
 
     def __getitem__(self, row: int) -> np.ndarray | None:
-        if self.null is not None and self.null[row]:
+        if self._null is not None and self._null[row]:
             return None
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
+        start, end = self.offsets.item(row), self.offsets.item(row + 1)
+        return np.frombuffer(self._content.read(self._place + 2 * start, 2 * (end - start)), np.int16)
 
 
-@dataclass(frozen=True, slots=True)
-class _Words:
-    offsets: np.ndarray
-    words: _Strings
-    starts_s: np.ndarray
-    ends_s: np.ndarray
-    null: np.ndarray | None
-
-    @classmethod
-    def of(cls, column: pa.ListArray) -> _Words:
+class _Words(_View):
+    def __init__(self, column: pa.ListArray, content: _Content) -> None:
+        super().__init__(column, content)
+        self._offsets = column.offsets.to_numpy().copy()
         word, start_s, end_s = (column.values.field(name) for name in ("word", "start_s", "end_s"))
-        return cls(column.offsets.to_numpy(), _Strings.of(word), start_s.to_numpy(), end_s.to_numpy(), _nulls(column))
+        self._words = _Strings(word, content)
+        self._times = _Numbers(start_s, content), _Numbers(end_s, content)
 
     def __getitem__(self, row: int) -> tuple[tuple[str, float, float], ...] | None:
-        if self.null is not None and self.null[row]:
+        if self.is_null(row):
             return None
-        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
-        return tuple(zip(self.words.part(part), self.starts_s[part].tolist(), self.ends_s[part].tolist(), strict=True))
+        part = self._offsets.item(row), self._offsets.item(row + 1)
+        starts_s, ends_s = (times.part(*part) for times in self._times)
+        return tuple(zip(self._words.part(*part), starts_s, ends_s, strict=True))
 
 
 _VIEWS: dict[str, Any] = {
@@ -263,11 +300,3 @@ _VIEWS: dict[str, Any] = {
     "duration_s": _Numbers,
     "words": _Words,
 }
-
-
-def open_rows(path: str, by_id: np.ndarray | None = None) -> Rows:
-    """`Rows`. Raises InputError where `path` is no such file."""
-    try:
-        return Rows(path, by_id)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is no file of rows ({error}): delete its folder, it will be made again") from None

@@ -24,7 +24,7 @@ from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
 from data.lengths import UNKNOWN, Lengths
-from data.rows import Rows, open_rows, write_rows
+from data.rows import Rows, write_rows
 from data.store import StreamInfo, TokenStore, read_shards
 
 MANIFEST = "sidecar.json"
@@ -71,7 +71,7 @@ def store_rows(folder: str, tables: Iterable[pa.Table], streams: Mapping[str, St
     """Write the rows of a local folder's sidecar."""
     with storage.writing(storage.join(folder, ROWS)) as handle:
         write_rows(handle, tables, streams)
-    return open_rows(storage.join(folder, ROWS))
+    return Rows(storage.join(folder, ROWS))
 
 
 def store_lengths(folder: str, lengths: Lengths, fingerprint: str) -> None:
@@ -91,9 +91,8 @@ def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) ->
     found = {task: _counted(rows, layout_of(grammar)) for task, grammar in grammars.items()}
     others = {task: grammar for task, grammar in grammars.items() if found[task] is None}
     lengths = {task: np.zeros(len(rows), np.int32) if known is None else known for task, known in found.items()}
-    for index in np.flatnonzero(chosen).tolist() if others else ():
-        record = rows[index]
-        for task, grammar in others.items():
+    for index, record in enumerate(rows) if others else ():
+        for task, grammar in others.items() if chosen[index] else ():
             if grammar.accepts(record):
                 lengths[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
     return {task: np.where(chosen, known, 0).astype(np.int32) for task, known in lengths.items()}
@@ -128,7 +127,7 @@ def open_sidecar(folder: str, fingerprint: str) -> tuple[TokenStore, Lengths] | 
         )
     local = storage.local_folder(folder)
     by_id = np.load(local / f"{BY_ID}.npy", mmap_mode="r")
-    rows = open_rows(str(local / ROWS), by_id)
+    rows = Rows(str(local / ROWS), by_id)
     tasks = enumerate(manifest["tasks"])
     by_task = {task: np.load(local / f"{_array_name(number)}.npy", mmap_mode="r") for number, task in tasks}
     return TokenStore(rows, rows.streams), Lengths(by_id, by_task)

@@ -94,7 +94,7 @@ class Sources:
                 f"none of the {len(self.records)} training records has what task {task!r} shows: "
                 "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
             )
-        joined = joined_for(self.grammars[task], (self.records[i] for i in members.tolist()), sequence_length)
+        joined = joined_for(self.grammars[task], map(self.records.__getitem__, members), sequence_length)
         if not joined:
             return members
         first = len(self.records) + len(self._joined)

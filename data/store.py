@@ -103,7 +103,7 @@ class TokenStore:
         records: list[Record] = []
         streams: dict[str, StreamInfo] = {}
         for streams, table in read_shards(folder):
-            records += _read_table(table, streams)
+            records += read_table(table, streams)
         return cls(records, streams)
 
 
@@ -198,7 +198,8 @@ def streams_of(schema: pa.Schema, path: str) -> dict[str, StreamInfo]:
     return {name: StreamInfo(**info) for name, info in json.loads(metadata[METADATA_KEY])["streams"].items()}
 
 
-def _read_table(table: pa.Table, streams: Mapping[str, StreamInfo]) -> list[Record]:
+def read_table(table: pa.Table, streams: Mapping[str, StreamInfo]) -> list[Record]:
+    """The records of a table's rows, without their answers."""
     scalars = ("id", "text", "speaker", "lang", "duration_s", "caption", "kind", "split")
     columns = [table.column(name).to_pylist() for name in scalars]
     words = _word_lists(table.column("words").combine_chunks())

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.stream_corpus import UNIT_ALONE, durations_s, full_records, order_of_ids, some_words, unit_tables
 from benchmarks.stream_scale import generate_sidecar, measure_start
 from benchmarks.stream_speed import FORMATS, StringLeg, make_grammars, rate_of
-from data.rows import open_rows, write_rows
+from data.rows import Rows, write_rows
 from data.store import Record, StreamInfo, TokenStore
 from data.text_tokenizer import build_byte_words_tokenizer
 
@@ -40,7 +40,7 @@ def test_every_format_accepts_some_of_the_records():
 def test_a_generated_store_has_ids_in_a_known_order(tmp_path):
     with open(tmp_path / "rows", "wb") as handle:
         write_rows(handle, unit_tables(50, np.random.default_rng(0)), UNIT_ALONE)
-    rows = open_rows(str(tmp_path / "rows"))
+    rows = Rows(str(tmp_path / "rows"))
     assert order_of_ids(50).tolist() == rows.by_id.tolist()
     assert all(record.split == "train" and len(record.streams["unit"]) >= 25 for record in rows)
 
