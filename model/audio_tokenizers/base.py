@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from safetensors.torch import load, save
 
 from data import storage
 from data.errors import InputError
@@ -147,6 +149,28 @@ def save_audio_tokenizer(tokenizer: Any, folder: str) -> None:
     compression = compression_of(tokenizer)
     if compression is not None:
         compression.save(storage.join(folder, COMPRESSION))
+
+
+def write_tokenizer(
+    tokenizer: AudioTokenizer, folder: str, tensors: dict[str, torch.Tensor] | None = None, **facts: Any
+) -> None:
+    """Write `tensors` as model.safetensors, then config.json: what every tokenizer says of itself, and `facts`."""
+    if tensors is not None:
+        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save(tensors))
+    own = {
+        "kind": tokenizer.kind,
+        "format_version": FORMAT_VERSION,
+        "sample_rate": tokenizer.sample_rate,
+        "frame_rate_hz": tokenizer.frame_rate_hz,
+        "num_codebooks": tokenizer.num_codebooks,
+        "codebook_size": tokenizer.codebook_size,
+    }
+    storage.write_json(storage.join(folder, CONFIG_NAME), {**own, **facts})
+
+
+def read_tensors(folder: str) -> dict[str, torch.Tensor]:
+    """The tensors that `write_tokenizer` wrote."""
+    return load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
 
 
 def compression_of(tokenizer: Any) -> Compression | None:

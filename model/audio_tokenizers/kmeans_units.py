@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 
-from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.base import read_tensors, write_tokenizer
 from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.features import mfcc39
 from model.audio_tokenizers.kmeans import assign, fit_kmeans
@@ -67,24 +65,12 @@ class KMeansUnitTokenizer:
 
     def save(self, folder: str) -> None:
         """Write config.json and model.safetensors."""
-        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save({"centroids": self.centroids_KD.contiguous()}))
-        storage.write_json(
-            storage.join(folder, CONFIG_NAME),
-            {
-                "kind": self.kind,
-                "format_version": FORMAT_VERSION,
-                "sample_rate": self.sample_rate,
-                "frame_rate_hz": self.frame_rate_hz,
-                "num_codebooks": 1,
-                "codebook_size": self.codebook_size,
-            },
-        )
+        write_tokenizer(self, folder, {"centroids": self.centroids_KD.contiguous()})
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "KMeansUnitTokenizer":
         """Read what `save` wrote."""
-        weights = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
-        return cls(weights["centroids"], config["sample_rate"], config["frame_rate_hz"])
+        return cls(read_tensors(folder)["centroids"], config["sample_rate"], config["frame_rate_hz"])
 
     def quantise(self, features_TD: np.ndarray) -> np.ndarray:
         """int16 units (T, 1) of frames that `features` made."""

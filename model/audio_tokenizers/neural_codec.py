@@ -15,7 +15,7 @@ import torch
 
 from data import storage
 from data.errors import InputError
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION
+from model.audio_tokenizers.base import write_tokenizer
 from model.audio_tokenizers.brought import WEIGHTS_FOLDER, bring_weights, weights_location
 from model.audio_tokenizers.codebooks import checked_codebooks, checked_codes
 from model.audio_tokenizers.codec_families import Codec, load_codec
@@ -110,14 +110,4 @@ class NeuralCodecTokenizer:
         return codes_QT[list(self.codebooks)].T.to(torch.int16).cpu().numpy()
 
     def _write_config(self, folder: str) -> None:
-        facts = {
-            "kind": self.kind,
-            "format_version": FORMAT_VERSION,
-            "source": self._source,
-            "codebooks": list(self.codebooks),
-            "sample_rate": self.sample_rate,
-            "frame_rate_hz": self.frame_rate_hz,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_size,
-        }
-        storage.write_json(storage.join(folder, CONFIG_NAME), facts)
+        write_tokenizer(self, folder, source=self._source, codebooks=list(self.codebooks))

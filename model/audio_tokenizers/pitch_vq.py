@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 
-from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.base import read_tensors, write_tokenizer
 from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.contour_vae import ContourVAE, Training, fit_contour_vae
 from model.audio_tokenizers.features import frames_per_code
@@ -104,21 +102,13 @@ class PitchVQTokenizer:
         names, means_S1 = self.speakers.to_arrays()
         tensors = {name: tensor.contiguous() for name, tensor in self._vae.state_dict().items()}
         tensors["speaker_means"] = torch.from_numpy(means_S1)
-        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save(tensors))
-        fields = {
-            **self.config.model_dump(),
-            "format_version": FORMAT_VERSION,
-            "num_codebooks": 1,
-            "deviation": self.deviation,
-            "speakers": names,
-        }
-        storage.write_json(storage.join(folder, CONFIG_NAME), fields)
+        write_tokenizer(self, folder, tensors, **self.config.model_dump(), deviation=self.deviation, speakers=names)
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "PitchVQTokenizer":
         """Read what `save` wrote."""
         settings = PitchVQ(**{name: config[name] for name in PitchVQ.model_fields})
-        tensors = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
+        tensors = read_tensors(folder)
         speakers = SpeakerMeans.from_arrays(config["speakers"], tensors.pop("speaker_means").numpy())
         vae = ContourVAE(settings.codebook_size, frames_per_code(settings.frame_rate_hz), settings.channels)
         vae.load_state_dict(tensors)

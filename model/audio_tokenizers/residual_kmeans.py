@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 
-from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.base import read_tensors, write_tokenizer
 from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.features import frames_per_code, log_mel
 from model.audio_tokenizers.kmeans import assign, fit_kmeans
@@ -98,24 +96,12 @@ class ResidualKMeansTokenizer:
 
     def save(self, folder: str) -> None:
         """Write config.json and model.safetensors."""
-        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save({"codebooks": self.codebooks_KCM.contiguous()}))
-        storage.write_json(
-            storage.join(folder, CONFIG_NAME),
-            {
-                "kind": self.kind,
-                "format_version": FORMAT_VERSION,
-                "sample_rate": self.sample_rate,
-                "frame_rate_hz": self.frame_rate_hz,
-                "num_codebooks": self.num_codebooks,
-                "codebook_size": self.codebook_size,
-            },
-        )
+        write_tokenizer(self, folder, {"codebooks": self.codebooks_KCM.contiguous()})
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "ResidualKMeansTokenizer":
         """Read what `save` wrote."""
-        weights = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
-        return cls(weights["codebooks"], config["sample_rate"], config["frame_rate_hz"])
+        return cls(read_tensors(folder)["codebooks"], config["sample_rate"], config["frame_rate_hz"])
 
     def _quantise(self, features_TM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes (T, K) and the squared distance (T,) that the last codebook leaves."""

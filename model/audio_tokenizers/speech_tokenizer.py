@@ -20,7 +20,7 @@ from torch import nn
 
 from data import storage
 from data.errors import InputError
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.base import CONFIG_NAME, WEIGHTS_NAME, write_tokenizer
 from model.audio_tokenizers.brought import WEIGHTS_FOLDER, bring_weights, weights_location
 from model.audio_tokenizers.codebooks import checked_codebooks, checked_codes
 from model.audio_tokenizers.finite_reach import in_pieces, reach_of
@@ -170,7 +170,7 @@ class SpeechTokenizer:
             )
         source = bring_weights(config.path, None, folder)
         tokenizer = cls(read_model(weights_location(folder, source)[0]), config.codebooks)
-        tokenizer._write_config(folder)
+        write_tokenizer(tokenizer, folder, codebooks=list(tokenizer.codebooks))
 
     @torch.inference_mode()
     def encode(self, waves: Sequence[np.ndarray], speakers: Sequence[str | None] | None = None) -> list[np.ndarray]:
@@ -196,7 +196,7 @@ class SpeechTokenizer:
         weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
         storage.write_bytes(storage.join(folder, WEIGHTS_FOLDER, WEIGHTS_NAME), save(weights))
         storage.write_json(storage.join(folder, WEIGHTS_FOLDER, CONFIG_NAME), asdict(self.model.shape))
-        self._write_config(folder)
+        write_tokenizer(self, folder, codebooks=list(self.codebooks))
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "SpeechTokenizer":
@@ -210,18 +210,6 @@ class SpeechTokenizer:
         parts = latents_TC.split(PIECE_FRAMES)
         codes_TQ = torch.cat([self.model.quantise(part_TC, self.codebooks[-1] + 1) for part_TC in parts])
         return codes_TQ[:, list(self.codebooks)].to(torch.int16).cpu().numpy()
-
-    def _write_config(self, folder: str) -> None:
-        facts = {
-            "kind": self.kind,
-            "format_version": FORMAT_VERSION,
-            "codebooks": list(self.codebooks),
-            "sample_rate": self.sample_rate,
-            "frame_rate_hz": self.frame_rate_hz,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_size,
-        }
-        storage.write_json(storage.join(folder, CONFIG_NAME), facts)
 
 
 def read_model(folder: str) -> SpeechTokenizerModel:

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 
-from data import storage
-from model.audio_tokenizers.base import CONFIG_NAME, FORMAT_VERSION, WEIGHTS_NAME
+from model.audio_tokenizers.base import read_tensors, write_tokenizer
 from model.audio_tokenizers.code_quality import code_statistics
 from model.audio_tokenizers.features import NUM_MELS, frames_per_code, log_mel
 from model.audio_tokenizers.kmeans import assign, fit_kmeans
@@ -101,20 +99,13 @@ class StyleTokenizer:
             "deviations": torch.from_numpy(self.deviations_D),
             "speaker_means": torch.from_numpy(means_SD),
         }
-        storage.write_bytes(storage.join(folder, WEIGHTS_NAME), save(tensors))
-        fields = {
-            **self.config.model_dump(),
-            "format_version": FORMAT_VERSION,
-            "num_codebooks": 1,
-            "speakers": names,
-        }
-        storage.write_json(storage.join(folder, CONFIG_NAME), fields)
+        write_tokenizer(self, folder, tensors, **self.config.model_dump(), speakers=names)
 
     @classmethod
     def load(cls, folder: str, config: dict[str, Any]) -> "StyleTokenizer":
         """Read what `save` wrote."""
         settings = Style(**{name: config[name] for name in Style.model_fields})
-        tensors = load(storage.read_bytes(storage.join(folder, WEIGHTS_NAME)))
+        tensors = read_tensors(folder)
         speakers = SpeakerMeans.from_arrays(config["speakers"], tensors["speaker_means"].numpy())
         return cls(tensors["centroids"], tensors["deviations"].numpy(), settings, speakers)
 
