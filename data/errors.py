@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class TooManyBadError(RuntimeError):
     """More utterances were quarantined than the recipe allows: exit code 3."""
+
+
+class RunError(RuntimeError):
+    """Recipe and input are right, yet the work cannot go on: exit code 1. The message names what happened and where."""

@@ -49,7 +49,10 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write one whole object into, piece by piece; it appears when the block ends without an error."""
+    """A file to write one whole object into, piece by piece; it appears when the block ends without an error.
+
+    Raises OSError, which names the object, where it cannot be written.
+    """
     target = None if is_url(path) else Path(path)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,9 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             with suppress(PermissionError):  # folders are made, or not, as by fsspec.open
                 filesystem.makedirs(filesystem._parent(inner), exist_ok=True)
             filesystem.put_file(temporary, inner)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk says so of no file
+        raise
     finally:
         Path(temporary).unlink(missing_ok=True)
 

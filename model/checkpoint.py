@@ -1,93 +1,60 @@
-"""Checkpoints: sharded by worker, loadable on any number of workers and at any zero_stage.
+"""A training engine's state to and from checkpoints, on any number of workers and at any zero_stage.
 
-A folder step-000200/ holds
-
-    shard<rank>.safetensors   `<name>|<state>|<start>` -> float32 values of a parameter from `start` on, for the
-                              states weight, exp_avg and exp_avg_sq; RNG states in its metadata
-    manifest.json             what was saved by whom at which step; written last, so a set without it is not one
-
-Nothing is gathered: each worker writes what it owns, and reads only the ranges that it will own.
+Nothing is gathered: each worker hands out what it owns, and reads only the ranges that it will own. The files are
+model/checkpoint_files.py's, when they are written model/checkpoint_writer.py's.
 """
 
 import base64
 import json
 import random
-import re
-import tempfile
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save
 
-from data import storage
 from data.errors import InputError
-from model.fragments import STATES, Fragment, optimizer_states, owned_fragments, parameter_shapes, refresh_weights
-
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-WEIGHT = "weight"
-_NAME = re.compile(r"step-(\d+)$")
-
-
-def step_name(step: int) -> str:
-    """Folder name of the checkpoint after `step` steps of the run."""
-    return f"step-{step:06d}"
-
-
-def complete_checkpoints(folder: str) -> list[str]:
-    """Paths of the complete checkpoints below `folder`, oldest first. Raises nothing where the folder is absent."""
-    manifests = [name for name in storage.list_files(folder) if name.endswith(f"/{MANIFEST}")]
-    names = [name.removesuffix(f"/{MANIFEST}") for name in manifests]
-    found = {int(match.group(1)): name for name in names if (match := _NAME.match(name))}
-    return [storage.join(folder, found[step]) for step in sorted(found)]
+from model.checkpoint_files import FORMAT_VERSION, WEIGHT, ShardReader, read_manifest
+from model.fragments import (
+    STATES,
+    Fragment,
+    counts_in_tensors,
+    optimizer_states,
+    owned_fragments,
+    parameter_shapes,
+    refresh_weights,
+)
 
 
-def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises InputError when the folder is none, or of another format."""
-    path = storage.join(folder, MANIFEST)
-    if not storage.exists(path):
-        raise InputError(
-            f"{folder!r} is no complete checkpoint: it has no {MANIFEST}; give a folder step-NNNNNN of one"
-        )
-    manifest = storage.read_json(path)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format_version {manifest.get('format_version')!r}, this code reads {FORMAT_VERSION}"
-        )
-    return manifest
+@dataclass(frozen=True)
+class Snapshot:
+    """What a worker owns of a checkpoint, copied to host memory: training may go on."""
+
+    tensors: dict[str, torch.Tensor]
+    rng: str
+    manifest: dict[str, Any]
 
 
-def save_checkpoint(folder: str, engine: Any, facts: Mapping[str, Any]) -> None:
-    """Write this worker's shard, wait for the others', then rank 0 writes the manifest. All workers must call it.
+def take_snapshot(engine: Any, facts: Mapping[str, Any]) -> Snapshot:
+    """This worker's part of a checkpoint. No communication; only after a whole optimizer step.
 
     `facts` is JSON that the caller wants back: step, phase, cursor, schedule, base model.
-    Only after a whole optimizer step: half an accumulation is not kept.
     """
-    rank, world_size = dist.get_rank(), dist.get_world_size()
     stage = int(engine.zero_optimization_stage())
-    fragments = owned_fragments(engine) if stage or rank == 0 else []
-    storage.write_bytes(storage.join(folder, _shard(rank)), save(_pack(engine, fragments), {"rng": _rng_state()}))
-    dist.barrier()
-    if rank == 0:
-        manifest = {
-            **facts,
-            "format_version": FORMAT_VERSION,
-            "world_size": world_size,
-            "zero_stage": stage,
-            "parameters": parameter_shapes(engine),
-            "optimizer_step": _optimizer_step(engine),
-            "param_groups": [_plain_group(group) for group in engine.optimizer.param_groups],
-            "engine": {key: getattr(engine, key) for key in ("global_steps", "global_samples", "skipped_steps")},
-        }
-        storage.write_json(storage.join(folder, MANIFEST), manifest)
-    dist.barrier()
+    fragments = owned_fragments(engine) if stage or dist.get_rank() == 0 else []
+    manifest = {
+        **facts,
+        "format_version": FORMAT_VERSION,
+        "world_size": dist.get_world_size(),
+        "zero_stage": stage,
+        "parameters": parameter_shapes(engine),
+        "optimizer_step": _optimizer_step(engine),
+        "param_groups": [_plain_group(group) for group in engine.optimizer.param_groups],
+        "engine": {key: getattr(engine, key) for key in ("global_steps", "global_samples", "skipped_steps")},
+    }
+    return Snapshot(_pack(engine, fragments), _rng_state(), manifest)
 
 
 def load_checkpoint(folder: str, engine: Any) -> dict[str, Any]:
@@ -110,105 +77,29 @@ def load_checkpoint(folder: str, engine: Any) -> dict[str, Any]:
     return manifest
 
 
-def assemble_weights(folder: str) -> dict[str, torch.Tensor]:
-    """Every saved parameter in full, float32, by name: no process group and no engine needed."""
-    manifest = read_manifest(folder)
-    weights = {}
-    with ShardReader(folder, manifest) as reader:
-        for name, shape in manifest["parameters"].items():
-            numel = int(np.prod(shape))
-            weights[name] = reader.read(name, WEIGHT, 0, numel).view(shape)
-    return weights
-
-
-@dataclass(frozen=True)
-class _Piece:
-    start: int
-    numel: int
-    shard: int
-    key: str
-
-
-class ShardReader:
-    """Reads any range of any parameter or state out of a checkpoint's shards; only those bytes are read."""
-
-    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
-        self._scratch = tempfile.TemporaryDirectory()
-        self._folder, self._world_size = folder, manifest["world_size"]
-        self._files: list[Any] = []
-        self._pieces: dict[tuple[str, str], list[_Piece]] = defaultdict(list)
-
-    def __enter__(self) -> "ShardReader":
-        for rank in range(self._world_size):
-            handle = safe_open(str(self._local(_shard(rank))), framework="pt")
-            self._files.append(handle)
-            for key in handle.keys():  # noqa: SIM118 (safe_open is no dict)
-                name, state, start = key.split("|")
-                numel = handle.get_slice(key).get_shape()[0]
-                self._pieces[name, state].append(_Piece(int(start), numel, rank, key))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._files.clear()
-        self._scratch.cleanup()
-
-    def metadata(self, rank: int) -> dict[str, str]:
-        """The metadata of a worker's shard."""
-        return self._files[rank].metadata()
-
-    def read(self, name: str, state: str, start: int, numel: int) -> torch.Tensor:
-        """`numel` values from `start` on, float32. Raises InputError when the shards do not cover them."""
-        result, covered = torch.empty(numel), 0
-        for piece in self._pieces[name, state]:
-            low, high = max(start, piece.start), min(start + numel, piece.start + piece.numel)
-            if low < high:
-                values = self._files[piece.shard].get_slice(piece.key)[low - piece.start : high - piece.start]
-                result[low - start : high - start] = values
-                covered += high - low
-        if covered != numel:
-            raise InputError(
-                f"{self._folder} holds {covered} of the {numel} values of {name!r} ({state}) from {start} on: "
-                "the checkpoint is damaged, use the one before it"
-            )
-        return result
-
-    def _local(self, name: str) -> Path:
-        path = storage.join(self._folder, name)
-        if not storage.exists(path):
-            raise InputError(f"{path} is missing: the checkpoint is damaged, use the one before it")
-        if not storage.is_url(path):
-            return Path(path)
-        local = Path(self._scratch.name) / name
-        local.write_bytes(storage.read_bytes(path))
-        return local
-
-
-def _shard(rank: int) -> str:
-    return f"shard{rank}.safetensors"
-
-
 def _pack(engine: Any, fragments: list[Fragment]) -> dict[str, torch.Tensor]:
     """Key -> values of every fragment and its states, contiguous on the CPU."""
     states = optimizer_states(engine)
     packed = {}
     for fragment in fragments:
         state = states[fragment.flat]
-        for kind, flat in ((WEIGHT, fragment.flat), *((kind, state[kind]) for kind in STATES)):
-            packed[f"{fragment.name}|{kind}|{fragment.start}"] = fragment.of(flat).float().cpu().clone()
+        for kind, flat in ((WEIGHT, fragment.flat), *((kind, state[kind]) for kind in STATES if kind in state)):
+            packed[f"{fragment.name}|{kind}|{fragment.start}"] = fragment.of(flat).to("cpu", torch.float32, copy=True)
     return packed
 
 
 def _fill(engine: Any, reader: ShardReader, optimizer_step: int) -> None:
-    """Copy the owned ranges into the master weights and into fresh Adam states."""
-    states = optimizer_states(engine)
+    """Copy the owned ranges into the master weights and into fresh optimizer states."""
+    states, counts = optimizer_states(engine), counts_in_tensors(engine)
     for fragment in owned_fragments(engine):
-        fragment.of(fragment.flat).copy_(reader.read(fragment.name, WEIGHT, fragment.start, fragment.numel))
+        kinds = [kind for kind in STATES if reader.has(fragment.name, kind)]
         if not states[fragment.flat]:  # created lazily by the first step, which has not been taken
-            states[fragment.flat] = {kind: torch.zeros_like(fragment.flat) for kind in STATES}
+            states[fragment.flat] = {kind: torch.zeros_like(fragment.flat) for kind in kinds}
         state = states[fragment.flat]
-        state["step"] = torch.tensor(float(optimizer_step))  # a tensor of its own: shared ones would count twice
-        for kind in STATES:
-            fragment.of(state[kind]).copy_(reader.read(fragment.name, kind, fragment.start, fragment.numel))
+        if "exp_avg" in kinds:  # a tensor of its own: shared ones would count twice
+            state["step"] = torch.tensor(float(optimizer_step)) if counts else optimizer_step
+        for kind, flat in ((WEIGHT, fragment.flat), *((kind, state[kind]) for kind in kinds)):
+            fragment.of(flat).copy_(reader.read(fragment.name, kind, fragment.start, fragment.numel))
 
 
 def _check_parameters(manifest: Mapping[str, Any], engine: Any, folder: str) -> None:

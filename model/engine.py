@@ -5,7 +5,8 @@ bfloat16 by autocast. Shapes: B rows, T positions.
 """
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,8 @@ class StepResult:
     """What one step did, summed over all workers. Losses are per unit of target weight.
 
     `loss` is what was minimised, with the z-loss where there is one; `source_losses` and `modality_losses` are cross
-    entropies of the parts that had targets in this step, where `start_engine` was told of parts.
+    entropies of the parts that had targets in this step, where `start_engine` was told of parts. `stop`: some worker
+    was asked to stop; all learn of it in the same step.
     """
 
     loss: float
@@ -40,6 +42,18 @@ class StepResult:
     tokens: int
     source_losses: Mapping[str, float] = field(default_factory=dict)
     modality_losses: Mapping[str, float] = field(default_factory=dict)
+    stop: bool = False
+
+
+class NotFiniteError(FloatingPointError):
+    """The loss or the gradient of a step is no number; all workers raise it alike.
+
+    `sources`: those whose loss is none, where `start_engine` was told of parts.
+    """
+
+    def __init__(self, what: str, sources: Sequence[str] = ()) -> None:
+        super().__init__(what)
+        self.sources = tuple(sources)
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -112,16 +126,18 @@ def _checkpoint_activations(lm: Any) -> None:
     lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad_id: int) -> StepResult:
-    """One optimizer step on this worker's rows of the global batch.
+def run_step(
+    engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad_id: int, stop: bool = False
+) -> StepResult:
+    """One optimizer step on this worker's rows of the global batch; `stop` when this worker is asked to stop.
 
     The loss is the sum over all workers' targets divided by their global weight; so the result does not depend on
-    how the rows are dealt out. Raises InputError when the whole step has no target, FloatingPointError when the loss
-    is not finite.
+    how the rows are dealt out. Raises InputError when the whole step has no target, NotFiniteError when the loss or
+    the gradient is not finite: the weights are spoilt then.
     """
     world_size = dist.get_world_size()
     tokens = (batch.ids_BT != pad_id).sum().double()
-    totals = torch.stack([target_weight(batch), tokens])
+    totals = torch.stack([target_weight(batch), tokens, torch.full_like(tokens, stop)])
     dist.all_reduce(totals)
     if totals[0] <= 0:
         raise InputError("a step without any target token: are all loss_weights of the phase's tasks 0?")
@@ -146,10 +162,14 @@ def run_step(engine: Any, batch: TensorBatch, train: TrainConfig, lr: float, pad
     if train.zero_stage:
         grad_norm = float(engine.get_global_grad_norm())
     dist.all_reduce(sums)
-    if not torch.isfinite(sums[0]):
-        raise FloatingPointError(f"the loss became {sums[0].item()}: lower the learning rate of the phase")
     by_source, by_modality = parts.means(sums[1:].view(-1, 2))
-    return StepResult(sums[0].item(), grad_norm, int(totals[1].item()), by_source, by_modality)
+    if not torch.isfinite(sums[0]):
+        sources = [name for name, value in by_source.items() if not math.isfinite(value)]
+        raise NotFiniteError(f"the loss became {sums[0].item()}", sources)
+    if not math.isfinite(grad_norm) and train.dtype != "fp16":  # fp16 skips such steps and scales its loss anew
+        raise NotFiniteError(f"the gradient's norm became {grad_norm}")
+    _, num_tokens, votes = totals.tolist()
+    return StepResult(sums[0].item(), grad_norm, int(num_tokens), by_source, by_modality, votes > 0)
 
 
 def _trainable(engine: Any) -> list[torch.nn.Parameter]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-STATES = ("exp_avg", "exp_avg_sq")
+STATES = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # AdamW's two, Muon's one
 PREFIX = "lm."  # model.train_step.StepLoss holds the language model under this name
 
 
@@ -52,8 +52,13 @@ def owned_fragments(engine: Any) -> list[Fragment]:
 
 
 def optimizer_states(engine: Any) -> Any:
-    """flat tensor -> Adam state of the optimizer that really steps."""
+    """flat tensor -> state of the optimizer that really steps."""
     return getattr(engine.optimizer, "optimizer", engine.optimizer).state
+
+
+def counts_in_tensors(engine: Any) -> bool:
+    """Whether the optimizer keeps its count of steps in tensors; DeepSpeed's Adam for CPUs takes plain numbers."""
+    return type(getattr(engine.optimizer, "optimizer", engine.optimizer)).__name__ != "DeepSpeedCPUAdam"
 
 
 def refresh_weights(engine: Any) -> None:

@@ -79,6 +79,14 @@ class PhaseConfig(PhaseMixture):
         return self
 
 
+class KeepBest(Frozen):
+    """Which checkpoints are kept for their metrics, beside the newest."""
+
+    metric: str = Field("loss", description="a number of the checkpoint's metrics")
+    mode: Literal["min", "max"] = "min"
+    count: int = Field(1, ge=1)
+
+
 class TrainConfig(Frozen):
     """train: token store -> checkpoints -> model folder."""
 
@@ -123,8 +131,12 @@ class TrainConfig(Frozen):
         False, "go on from a checkpoint although the store, the mixture or the vocabulary has changed since"
     )
     save_every: int = placement(200, "steps between checkpoints", ge=1)
-    keep_checkpoints: int = placement(2, "checkpoints kept", ge=1)
+    keep_checkpoints: int = placement(2, "newest checkpoints kept", ge=1)
+    keep_best: KeepBest | None = placement(None, "checkpoints kept beside the newest, for a metric")
     max_failures: int = placement(3, "worker failures survived before the job fails", ge=0)
+    stall_s: float = placement(900.0, "seconds without progress after which a worker has stalled", gt=0)
+    start_s: float = placement(300.0, "seconds the cluster may take to give the workers their places", gt=0)
+    grace_s: float = placement(25.0, "seconds after SIGTERM within which a checkpoint is saved", gt=0)
     num_cpus: float = placement(1.0, "CPUs of one worker", ge=0)
     num_gpus: float = placement(0.0, "GPUs of one worker", ge=0)
     log_every: int = placement(20, "steps between progress lines", ge=1)

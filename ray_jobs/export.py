@@ -6,7 +6,7 @@ from typing import Any
 from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
-from model.checkpoint import MANIFEST, read_manifest
+from model.checkpoint_files import MANIFEST, read_manifest
 from ray_jobs import train
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main

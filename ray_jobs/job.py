@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from data import storage
-from data.errors import InputError, TooManyBadError
+from data.errors import InputError, RunError, TooManyBadError
 from data.run_folder import Lease, RunFolder, RunFolderBusyError, describe_environment, run_id
 from ray_jobs.recipe import ARGUMENTS, Recipe, load_recipe, models_in
 
@@ -146,7 +146,7 @@ def run_command(name: str, act: Callable[[TextIO], None]) -> int:
         except TooManyBadError as error:
             log.error("%s", error)
             return 3
-        except RunFolderBusyError as error:
+        except (RunFolderBusyError, RunError) as error:
             log.error("%s", error)
             return 1
         except Exception:

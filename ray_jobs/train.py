@@ -7,7 +7,8 @@ from typing import Any
 from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
-from model.checkpoint import complete_checkpoints
+from model.checkpoint_files import complete_checkpoints, step_of
+from model.checkpoint_retention import intact
 from model.engine import resolve_dtype
 from model.schedule import PhasePlan
 from ray_jobs import fit_tokenizer, tokenize_speech
@@ -47,9 +48,9 @@ def work(run: Run) -> None:
 
 
 def finished(folder: str, phases: tuple[PhasePlan, ...]) -> bool:
-    """Whether the checkpoint after the last step is there."""
+    """Whether the checkpoint after the last step is there, and whole."""
     found = complete_checkpoints(storage.join(folder, CHECKPOINTS))
-    return bool(found) and int(found[-1].rsplit("-", 1)[-1]) >= phases[-1].last_step
+    return bool(found) and step_of(found[-1]) >= phases[-1].last_step and intact(found[-1])
 
 
 def with_dtype(recipe: Recipe) -> Recipe:

@@ -12,27 +12,27 @@ import torch
 import torch.distributed as dist
 
 from data import storage
+from data.errors import RunError
 from data.packing import Batch
 from data.vocabulary import TEXT_BLOCK
-from model.checkpoint import (
-    complete_checkpoints,
-    load_checkpoint,
-    read_manifest,
-    save_checkpoint,
-    step_name,
-)
-from model.engine import StepResult, resolve_dtype, run_step, start_engine
+from model.checkpoint import load_checkpoint
+from model.checkpoint_files import complete_checkpoints, read_manifest, step_name
+from model.checkpoint_retention import newest_intact, retire
+from model.checkpoint_writer import CheckpointWriter
+from model.engine import NotFiniteError, StepResult, resolve_dtype, run_step, start_engine
 from model.export import INFO_FILE
 from model.flops import FlopCount
 from model.freezing import freeze
 from model.loss_parts import LossParts
 from model.schedule import PhasePlan, learning_rate
-from model.train_step import to_tensors
-from ray_jobs.train_log import DataWait, TrainLog
+from model.train_step import TensorBatch, to_tensors
+from ray_jobs.train_log import DataWait, TrainLog, flat_numbers
 from ray_jobs.train_parts import TrainParts, base_of, export_checkpoint, first_model
 from ray_jobs.train_sinks import Sink
+from ray_jobs.train_stop import StopRequest
 from ray_jobs.train_stream import read_batches, resume_stream, sampler_state, stream_fingerprint
 from ray_jobs.train_validation import Validation
+from ray_jobs.train_watchdog import Progress, run_watched
 
 log = logging.getLogger("antiphon")
 
@@ -51,42 +51,56 @@ class TrainLoop:
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._log = TrainLog(parts.recipe, folder, self.dtype, self.device, sinks) if self.rank == 0 else None
+        self._checkpoints = storage.join(folder, CHECKPOINTS)
+        self._writer = CheckpointWriter(self.train.stall_s, self._retire)
+        self._saving: tuple[str, dict[str, Any]] | None = None
+        self._progress, self._stop = Progress(), StopRequest(folder)
 
     def run(self) -> None:
-        """Train every phase that is not done, and export each but the last when it is."""
-        self._clean()
+        """Train every phase that is not done, and export each but the last when it is.
+
+        Raises RunError, on all workers alike, where going on would help nothing: the loss is no number, a checkpoint
+        cannot be written, none can be read, the run was asked to stop. Raises StalledError when a worker makes no
+        progress for `train.stall_s`.
+        """
+        try:
+            run_watched(self._run, self._progress, self.train.stall_s)
+        finally:
+            self._stop.close()
+
+    def _run(self) -> None:
+        try:
+            self._run_phases()
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _run_phases(self) -> None:
+        latest = newest_intact(self._checkpoints)
+        self._clean(latest)
         for plan in self.parts.phases:
-            latest = next(reversed(complete_checkpoints(storage.join(self.folder, CHECKPOINTS))), None)
             done = read_manifest(latest)["step"] if latest else 0
             if done < plan.last_step:
                 latest = self._run_phase(plan, latest if done > plan.first_step else None)
             if plan is not self.parts.phases[-1] and (done <= plan.last_step):
                 self._export_phase(plan, str(latest))
-        if self._log is not None:
-            self._log.close()
 
-    def report_again(self, known: set[str]) -> None:
-        """Tell of the checkpoints that an earlier run left and that are not among the names `known`."""
-        for checkpoint in complete_checkpoints(storage.join(self.folder, CHECKPOINTS)):
-            if checkpoint.rsplit("/", 1)[-1] not in known:
-                manifest = read_manifest(checkpoint)
-                self._report(checkpoint, {"step": manifest["step"], "phase": manifest["phase"], **manifest["metrics"]})
-
-    def _clean(self) -> None:
+    def _clean(self, latest: str | None) -> None:
         """Sets without a manifest are what a killed run left; rows after the checkpoint will be written again."""
         if self._log is not None:
-            root = storage.join(self.folder, CHECKPOINTS)
+            root = self._checkpoints
             complete = complete_checkpoints(root)
             folders = {name.split("/")[0] for name in storage.list_files(root) if name.startswith("step-")}
             for name in sorted(folders):
                 if storage.join(root, name) not in complete:
                     storage.delete(storage.join(root, name))
-            done = read_manifest(complete[-1])["step"] if complete else 0
+            done = read_manifest(latest)["step"] if latest else 0
             self._log.start(done, self.parts.phases[-1].last_step)
         dist.barrier()
 
     def _run_phase(self, plan: PhasePlan, resume: str | None) -> str:
         """Train a phase from its start or from a checkpoint within it; the checkpoint at its end."""
+        self._progress.at("building the model", plan.first_step)
         base = base_of(self.parts, plan)
         validation = Validation(self.parts, plan, self.device, lambda: first_model(self.parts, plan, self.folder, base))
         lm = first_model(self.parts, plan, self.folder, base).to(self.device)
@@ -105,19 +119,37 @@ class TrainLoop:
             self._log.start_phase(flops, self.parts.vocabulary.pad_id, wait)
         batches = read_batches(stream, plan, self.train, first, self.rank, self.world_size)
         for step, batch, batch_hash in wait.watch(batches):
-            local = step - plan.first_step
-            lr = learning_rate(plan.config, plan.steps, local)
-            rows = to_tensors(batch, self.device, sources)
-            result = run_step(engine, rows, self.train, lr, self.parts.vocabulary.pad_id)
-            found = {"lr": lr, "batch_hash": batch_hash, **validation.after(step + 1, engine)}
-            self._log_step(plan, step + 1, result, found, batch)
-            if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step:
-                sampled = {"sampler": sampler_state(stream, local + 1), "fingerprint": identity}
-                checkpoint = self._save(engine, plan, step + 1, result, sampled)
+            self._progress.at("a training step", step + 1)
+            lr = learning_rate(plan.config, plan.steps, step - plan.first_step)
+            result = self._step(engine, to_tensors(batch, self.device, sources), lr, step + 1, batch_hash)
+            self._progress.at("taking held-out losses", step + 1)
+            held_out = validation.after(step + 1, engine)
+            self._log_step(plan, step + 1, result, {"lr": lr, "batch_hash": batch_hash, **held_out}, batch)
+            if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step or result.stop:
+                sampled = {"sampler": sampler_state(stream, step + 1 - plan.first_step), "fingerprint": identity}
+                metrics = {"loss": result.loss, **flat_numbers(held_out)}
+                checkpoint = self._save(engine, plan, step + 1, {"metrics": metrics, **sampled})
+            if result.stop and step + 1 < self.parts.phases[-1].last_step:
+                self._finish_save()
+                raise RunError(f"asked to stop, after step {step + 1}: {checkpoint} is saved; run this again to go on")
+            self._progress.at("waiting for its batch", step + 2)
+        self._finish_save()
         engine.destroy()
         del engine, lm
         gc.collect()
         return checkpoint
+
+    def _step(self, engine: Any, rows: TensorBatch, lr: float, step: int, batch_hash: str) -> StepResult:
+        """One step. Raises RunError, which says where the numbers end, when there is no loss any more."""
+        try:
+            return run_step(engine, rows, self.train, lr, self.parts.vocabulary.pad_id, self._stop.seen)
+        except NotFiniteError as error:
+            self._finish_save()
+            where = f" of {', '.join(error.sources)}" if error.sources else ""
+            raise RunError(
+                f"step {step}: {error}{where} (batch {batch_hash or 'of worker 0'}). The checkpoints before it are "
+                "whole; lower the phase's lr, or look at what that batch shows"
+            ) from None
 
     def _log_step(self, plan: PhasePlan, step: int, result: StepResult, found: dict[str, Any], batch: Batch) -> None:
         if self._log is None:
@@ -134,8 +166,8 @@ class TrainLoop:
         }
         self._log.step(plan, row, to_tensors(batch))
 
-    def _save(self, engine: Any, plan: PhasePlan, step: int, result: StepResult, sampled: dict[str, Any]) -> str:
-        checkpoint = storage.join(self.folder, CHECKPOINTS, step_name(step))
+    def _save(self, engine: Any, plan: PhasePlan, step: int, found: dict[str, Any]) -> str:
+        checkpoint = storage.join(self._checkpoints, step_name(step))
         recipe = self.parts.recipe
         facts = {
             "step": step,
@@ -148,17 +180,31 @@ class TrainLoop:
             "base": base_of(self.parts, plan),
             "dtype": self.dtype,
             "recipe": recipe.model_dump(mode="json"),
-            "metrics": {"loss": result.loss},
-            **sampled,
+            **found,
         }
         if self._log is not None:
             self._log.flush()
-        save_checkpoint(checkpoint, engine, facts)
-        self._report(checkpoint, {"step": step, "phase": plan.config.name, "loss": result.loss})
+        self._finish_save()
+        self._progress.at("saving a checkpoint", step)
+        self._writer.save(checkpoint, engine, facts)
+        self._saving = checkpoint, {"step": step, "phase": plan.config.name, **found["metrics"]}
         return checkpoint
+
+    def _finish_save(self) -> None:
+        """Wait for the checkpoint that is being written, if one is, and report it."""
+        if self._saving is not None:
+            checkpoint, metrics = self._saving
+            self._saving = None
+            self._progress.at("finishing a checkpoint", metrics["step"])
+            self._writer.finish()
+            self._report(checkpoint, metrics)
+
+    def _retire(self, checkpoint: str) -> None:
+        retire(self._checkpoints, self.train.keep_checkpoints, self.train.keep_best)
 
     def _export_phase(self, plan: PhasePlan, checkpoint: str) -> None:
         """phases/NAME/, from which the next phase starts."""
+        self._progress.at("exporting a phase", plan.last_step)
         target = storage.join(self.folder, "phases", plan.config.name)
         if self.rank == 0 and not storage.exists(storage.join(target, INFO_FILE)):
             export_checkpoint(self.parts, checkpoint, target)

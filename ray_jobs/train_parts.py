@@ -16,7 +16,7 @@ from data.store import Record, TokenStore
 from data.stream import TokenStream
 from data.text_tokenizer import load_text_tokenizer
 from data.vocabulary import Vocabulary, build_vocabulary
-from model.checkpoint import assemble_weights, read_manifest
+from model.checkpoint_files import assemble_weights, read_manifest
 from model.export import INFO_FILE, check_text_tokenizer, export_model, read_info
 from model.lm import add_lora, build_language_model
 from model.model_card import ModelCard

@@ -1,11 +1,13 @@
 """Places a training on Ray Train: the worker group, its faults and retention. The work itself is train_loop's."""
 
 import logging
+import math
 import os
 import threading
 from typing import Any
 
-from data import storage
+from data.errors import RunError
+from model.train_config import TrainConfig
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.train_log import progress_line
@@ -13,6 +15,8 @@ from ray_jobs.train_loop import CHECKPOINTS, TrainLoop
 from ray_jobs.train_metrics import rows_after
 from ray_jobs.train_parts import TrainParts, load_parts
 from ray_jobs.train_sinks import RayMetricsSink
+from ray_jobs.train_stop import saving_on_sigterm
+from ray_jobs.train_watchdog import StalledError
 
 log = logging.getLogger("antiphon")
 
@@ -20,26 +24,27 @@ PROGRESS_EVERY_S = 5.0
 
 
 def run_training(parts: TrainParts, folder: str) -> None:
-    """Train on `train.num_workers` workers until every phase is done. Raises TrainingFailedError when they fail.
+    """Train on `train.num_workers` workers until every phase is done. Raises RunError when they cannot.
 
-    A worker that dies is replaced, with all others, up to `train.max_failures` times; training goes on from the last
-    checkpoint. So does a call for a folder whose training was cut off.
+    A worker that dies or stalls is replaced, with all others, up to `train.max_failures` times; training goes on from
+    the last checkpoint. So does a call for a folder whose training was cut off. SIGTERM saves and ends.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    import ray.train.torch
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig
 
     start_ray()
     train = parts.recipe.train
-    # Ray's own notes on checkpoints may be half-written after a kill; the workers report what is there anew.
-    storage.delete(storage.join(folder, CHECKPOINTS, "checkpoint_manager_snapshot.json"))
-    trainer = TorchTrainer(
+    bound_waits(train)
+    api: Any = ray.train  # its type hints are those of version 1
+    trainer = api.torch.TorchTrainer(
         train_worker,
         train_loop_config={
             "recipe": parts.recipe.model_dump(mode="json"),
             "inputs": parts.inputs,
             "folder": folder,
         },
-        torch_config=TorchConfig(backend="nccl" if train.num_gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if train.num_gpus else "gloo", timeout_s=math.ceil(2 * train.stall_s)),
         scaling_config=ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.num_gpus > 0,
@@ -48,47 +53,64 @@ def run_training(parts: TrainParts, folder: str) -> None:
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=train.keep_checkpoints),
+            failure_config=api.FailureConfig(
+                max_failures=train.max_failures, controller_failure_limit=train.max_failures
+            ),
         ),
     )
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, parts.phases[-1].last_step, stop), daemon=True)
     watcher.start()
     try:
-        trainer.fit()
+        with saving_on_sigterm(folder, train.grace_s):
+            ended = trainer.fit().return_value
+    except TrainingFailedError as error:
+        log.error("train: %s", error)
+        raise RunError(_told(error, train.max_failures)) from error
     finally:
         stop.set()
-        watcher.join()
+        watcher.join(PROGRESS_EVERY_S)
+    if ended is not None:
+        raise RunError(ended)
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """What Ray runs on each worker."""
+def bound_waits(train: TrainConfig) -> None:
+    """Have Ray end its own waits, for places of workers and for workers that report, with an error."""
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(train.start_s)
+    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(train.stall_s)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.stall_s)
+
+
+def _told(error: Exception, max_failures: int) -> str:
+    """One line of what made a training fail: of its workers' errors, the one that says most."""
+    failures = getattr(error, "worker_failures", {})
+    lines = {rank: str(failure).strip().splitlines()[-1] for rank, failure in failures.items() if str(failure).strip()}
+    stalled = [line for line in lines.values() if StalledError.__name__ in line]
+    first = next(iter(stalled), None) or next((f"rank {rank}: {line}" for rank, line in lines.items()), str(error))
+    return (
+        f"training failed after {max_failures} retries (train.max_failures): {first}. Its checkpoints are whole: "
+        "run this again to go on from the newest"
+    )
+
+
+def train_worker(config: dict[str, Any]) -> str | None:
+    """What Ray runs on each worker. Returns, instead of raising, what no other worker could do better."""
     import torch
     from ray import train as ray_train
-    from ray.train import Checkpoint, CheckpointUploadMode
 
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    context = ray_train.get_context().get_storage()
 
     def report(checkpoint: str, metrics: dict[str, Any]) -> None:
-        """The shards are where they belong already: nothing is copied, Ray learns of them and keeps the newest."""
-        path = context.build_checkpoint_path_from_name(checkpoint.rsplit("/", 1)[-1])
-        ray_train.report(
-            metrics,
-            checkpoint=Checkpoint(path, context.storage_filesystem),
-            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
-        )
-
-    def reported() -> set[str]:
-        found = ray_train.get_all_reported_checkpoints()
-        return {item.checkpoint.path.rstrip("/").rsplit("/", 1)[-1] for item in found}
+        """Ray learns of the checkpoint; keeping and deleting it is not its business."""
+        ray_train.report({**metrics, "checkpoint": checkpoint})
 
     parts = load_parts(Recipe.model_validate(config["recipe"]), config["inputs"])
-    loop = TrainLoop(parts, config["folder"], report, [RayMetricsSink(config["folder"])])
-    loop.report_again(reported())
-    loop.run()
+    try:
+        TrainLoop(parts, config["folder"], report, [RayMetricsSink(config["folder"])]).run()
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def _watch(folder: str, last_step: int, stop: threading.Event) -> None:

@@ -15,7 +15,7 @@ from data.frozen import result_fields
 from data.mixture import format_mixture_table
 from data.packing import Batch
 from data.stream import TokenStream
-from model.checkpoint import complete_checkpoints, read_manifest
+from model.checkpoint_files import newest_readable, read_manifest
 from model.deepspeed_config import padded_rows
 from model.schedule import PhasePlan
 from model.train_config import TrainConfig
@@ -116,8 +116,8 @@ def check_resumable(parts: TrainParts, folder: str) -> None:
     Raises InputError that names what has changed, with the fingerprints of then and of now. A recipe that changes
     gets another run folder; what is found here was changed in place: a store, a tokenizer, or the code's own formats.
     """
-    latest = next(reversed(complete_checkpoints(folder)), None)
-    found = changed_since(parts, read_manifest(latest)) if latest else {}
+    latest, manifest = newest_readable(folder) or ("", None)
+    found = changed_since(parts, manifest) if manifest else {}
     if not found:
         return
     changes = ", ".join(f"{name} ({then} when it was saved, {now} now)" for name, (then, now) in found.items())

@@ -3,9 +3,13 @@
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from queue import Empty
 from typing import Any
+
+import psutil
 
 TIMEOUT_S = 120
 
@@ -34,6 +38,40 @@ def run_group(world_size: int, function: Callable[..., Any], *arguments: Any) ->
             for process in processes:
                 process.kill()
     return [results[rank] for rank in range(world_size)]
+
+
+def watch_group(world_size: int, function: Callable[..., Any], *arguments: Any) -> dict[int, str | None]:
+    """How each rank ended: None done, the text of its error, or "gone" for one that was killed.
+
+    Ranks that neither end nor answer (stopped ones) are killed once all others have ended, and are "gone" too.
+    """
+    os.environ.update({"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"})
+    ended: dict[int, str | None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        queue: Any = _CONTEXT.Queue()
+        processes: list[Any] = [
+            _CONTEXT.Process(target=_rank, args=(rank, world_size, folder, queue, function, arguments), daemon=True)
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        deadline = time.monotonic() + TIMEOUT_S
+        try:
+            while time.monotonic() < deadline and _may_answer(processes, ended):
+                try:
+                    rank, _, error = queue.get(timeout=0.1)
+                    ended[rank] = error
+                except Empty:
+                    continue
+        finally:
+            for process in processes:
+                process.kill()
+    return {rank: ended.get(rank, "gone") for rank in range(world_size)}
+
+
+def _may_answer(processes: list[Any], ended: dict[int, str | None]) -> bool:
+    waited_for = [process for rank, process in enumerate(processes) if rank not in ended and process.is_alive()]
+    return any(psutil.Process(process.pid).status() != psutil.STATUS_STOPPED for process in waited_for)
 
 
 def _checked(answer: tuple[int, Any, str | None]) -> tuple[int, Any]:

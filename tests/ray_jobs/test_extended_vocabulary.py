@@ -10,7 +10,7 @@ import yaml
 
 from data import storage
 from data.errors import InputError
-from model.checkpoint import complete_checkpoints
+from model.checkpoint_files import complete_checkpoints
 from model.export import export_model, load_model_folder
 from model.lm import build_language_model
 from ray_jobs.recipe import Recipe, load_recipe

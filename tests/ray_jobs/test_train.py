@@ -15,7 +15,7 @@ import torch
 
 from data import storage
 from data.errors import InputError
-from model.checkpoint import assemble_weights, complete_checkpoints
+from model.checkpoint_files import assemble_weights, complete_checkpoints
 from model.export import load_model_folder
 from ray_jobs import export, train
 from ray_jobs.train_log import without_clock

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import storage
-from model.checkpoint import assemble_weights, complete_checkpoints
+from model.checkpoint_files import assemble_weights, complete_checkpoints
 from model.export import load_model_folder
 from ray_jobs import train
 from ray_jobs.train_log import without_clock

@@ -9,7 +9,7 @@ import torch
 from data import storage
 from data.errors import InputError
 from data.packing import IGNORED
-from model.checkpoint import assemble_weights, complete_checkpoints
+from model.checkpoint_files import assemble_weights, complete_checkpoints
 from model.engine import start_engine
 from model.lm import build_language_model
 from model.schedule import plan_phases

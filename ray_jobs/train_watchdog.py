@@ -1,0 +1,137 @@
+"""A training that ends within a bounded time, whatever hangs: who waits for whom is said by name.
+
+Each worker notes what it does; a thread tells the others through the process group's store. When a worker makes no
+progress, whoever waits reads these notes. No ray in here.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from data.errors import RunError
+
+log = logging.getLogger("antiphon")
+
+T = TypeVar("T")
+KEY = "antiphon/progress"
+ANSWER_S = 5.0  # the store answers in milliseconds, unless who keeps it does not answer either
+
+
+class StalledError(RuntimeError):
+    """A worker made no progress for too long, or is gone. The message names it, and the operation it is in."""
+
+
+class Progress:
+    """What this worker is doing. Every `at` counts as progress."""
+
+    def __init__(self) -> None:
+        self.operation, self.step, self.count = "starting", 0, 0
+        self.since = time.monotonic()
+
+    def at(self, operation: str, step: int) -> None:
+        """An operation begins, in step `step` of the run. All workers must go through the same ones."""
+        self.operation, self.step = operation, step
+        self.count += 1
+        self.since = time.monotonic()
+
+
+def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
+    """What `act` returns or raises, from a thread of its own; this thread watches it.
+
+    Raises StalledError when `progress` stands still for `stall_s`, or when another worker is lost.
+    """
+    tick_s = min(1.0, stall_s / 5)
+    result: Future[T] = Future()
+    ended = threading.Event()
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+    threading.Thread(target=_run, args=(act, result, device), daemon=True).start()
+    threading.Thread(target=_tell, args=(progress, tick_s, ended), daemon=True).start()
+    try:
+        while True:
+            try:
+                return result.result(tick_s)
+            except NotYetError:
+                waited_s = time.monotonic() - progress.since
+                if not result.done() and waited_s > stall_s:
+                    raise StalledError(f"no progress for {waited_s:.0f} s: {_who(tick_s)}") from None
+            except RuntimeError as error:
+                if isinstance(error, RunError) or not _is_lost_peer(error):
+                    raise
+                place = f"in {progress.operation!r} of step {progress.step}"
+                raise StalledError(f"{place}: {_who(tick_s)} ({str(error).splitlines()[0]})") from error
+    finally:
+        ended.set()
+
+
+def _run(act: Callable[[], T], result: "Future[T]", device: int | None) -> None:
+    try:
+        if device is not None:
+            torch.cuda.set_device(device)  # each thread has its own
+        result.set_result(act())
+    except BaseException as error:
+        result.set_exception(error)
+
+
+def _tell(progress: Progress, tick_s: float, ended: threading.Event) -> None:
+    """Note for the others what this worker does, until it ends."""
+    store, beat = dist.distributed_c10d._get_default_store(), 0
+    while True:
+        beat += 1
+        note = {"beat": beat, "step": progress.step, "operation": progress.operation, "count": progress.count}
+        note["left"] = ended.is_set()
+        try:
+            store.set(f"{KEY}/{dist.get_rank()}", json.dumps(note))
+        except RuntimeError as error:  # its keeper is gone; who waits for it says so
+            log.debug("train: the store does not take a note: %s", error)
+            return
+        if note["left"]:
+            return
+        ended.wait(tick_s)
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "onnection" in str(error)
+
+
+def _who(tick_s: float) -> str:
+    """Which workers hold up the others: the silent ones, else those furthest behind."""
+    before = _bounded(_notes)
+    threading.Event().wait(3 * tick_s)
+    after = _bounded(_notes) if before else None
+    if before is None or after is None:
+        return "rank 0 does not answer (it keeps the group's store)"
+    silent = [rank for rank, note in after.items() if note is None or (note == before[rank] and not note["left"])]
+    if silent:
+        return "; ".join(f"rank {rank} gives no sign of life, {_place(after[rank])}" for rank in silent)
+    counts = {rank: note["count"] for rank, note in after.items() if note}
+    behind = [rank for rank, count in counts.items() if count == min(counts.values())]
+    who = "all workers are" if len(behind) == len(counts) > 1 else f"rank {behind[0]} is"
+    return f"{who} {_place(after[behind[0]])}"
+
+
+def _place(note: dict[str, Any] | None) -> str:
+    return f"in {note['operation']!r} of step {note['step']}" if note else "and never gave one"
+
+
+def _notes() -> dict[int, dict[str, Any] | None]:
+    store = dist.distributed_c10d._get_default_store()
+    keys = {rank: f"{KEY}/{rank}" for rank in range(dist.get_world_size())}
+    return {rank: json.loads(store.get(key)) if store.check([key]) else None for rank, key in keys.items()}
+
+
+def _bounded(act: Callable[[], T]) -> T | None:
+    """What `act` returns, within seconds; None when it does not return or the store is gone."""
+    result: Future[T] = Future()
+    threading.Thread(target=_run, args=(act, result, None), daemon=True).start()
+    try:
+        return result.result(ANSWER_S)
+    except (NotYetError, RuntimeError):
+        return None
