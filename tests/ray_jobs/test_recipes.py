@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from data import storage
-from model.checkpoint import complete_checkpoints
+from model.checkpoint_files import complete_checkpoints
 from model.decode import Prompt, generate, step_model
 from model.export import ModelFolder, load_model_folder, read_info
 from ray_jobs import export, fit_judges, fit_tokenizer, prepare, run_eval, tokenize_speech, train, train_vocoder, tune
