@@ -84,6 +84,23 @@ class TokenizeConfig(Frozen):
     stall_s: float = placement(1800.0, "without progress for so long the job fails and says where", gt=0)
 
 
+class DrawConfig(Frozen):
+    """How many more descriptions of each task are asked of an OpenAI-compatible endpoint (`draw_instructions`)."""
+
+    endpoint: str = Field(description="base URL, e.g. http://127.0.0.1:8000/v1; OPENAI_API_KEY is its key")
+    model: str = Field("default", description="the endpoint's model")
+    asr: int = Field(0, ge=0)
+    tts: int = Field(0, ge=0)
+    music_caption: int = Field(0, ge=0)
+    text_to_music: int = Field(0, ge=0)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Set -> how many, where any."""
+        counts = {name: getattr(self, name) for name in ("asr", "tts", "music_caption", "text_to_music")}
+        return {name: count for name, count in counts.items() if count}
+
+
 class GrammarConfig(Frozen):
     """How records become sequences. See data/grammar/template.py for the language of templates."""
 
@@ -95,6 +112,11 @@ class GrammarConfig(Frozen):
     formats: dict[str, FormatConfig] = Field(
         {},
         description="task -> a published format, e.g. speech: {kind: spiritlm_base}; `python -m data.grammar list`",
+        json_schema_extra={"absent_when_default": True},
+    )
+    draw: DrawConfig | None = Field(
+        None,
+        description="descriptions of tasks drawn beside the built-in ones, for formats that name none of their own",
         json_schema_extra={"absent_when_default": True},
     )
     groups: dict[str, tuple[str, ...]] = Field(

@@ -12,6 +12,7 @@ from model.checkpoint_retention import intact
 from model.engine import resolve_dtype
 from model.schedule import PhasePlan
 from ray_jobs import fit_tokenizer, tokenize_speech
+from ray_jobs.draw_instructions import wanted_by
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
@@ -93,7 +94,7 @@ def weights_named(recipe: Recipe) -> dict[str, str | None]:
 
 def upstream(recipe: Recipe) -> list[Job]:
     """The store, the tokenizers, and the vocoder that the model folder carries."""
-    jobs = [tokenize_speech.JOB, fit_tokenizer.JOB]
+    jobs = [tokenize_speech.JOB, fit_tokenizer.JOB, *wanted_by(recipe)]
     if recipe.vocoder is not None:
         from ray_jobs import train_vocoder
 

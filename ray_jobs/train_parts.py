@@ -22,6 +22,7 @@ from model.lm import add_lora, build_language_model
 from model.model_card import ModelCard
 from model.schedule import PhasePlan, plan_phases, replace_weights
 from model.train_config import PhaseConfig
+from ray_jobs.draw_instructions import with_drawn
 from ray_jobs.recipe import Recipe
 
 log = logging.getLogger("antiphon")
@@ -66,6 +67,7 @@ def load_parts(recipe: Recipe, inputs: dict[str, str], base: str | None = None) 
     Where the weights come from a model folder (`base`, by default `model=`), its text tokenizer is used, and its
     vocabulary with what the recipe has beside it appended.
     """
+    recipe = recipe.model_copy(update={"grammar": with_drawn(recipe.grammar, inputs)})
     store = TokenStore.open(inputs["tokenize_speech"])
     base = model_folder_of(recipe) if base is None else base
     text_tokenizer = load_text_tokenizer(base or storage.join(inputs["fit_tokenizer"], "text"))

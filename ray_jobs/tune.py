@@ -5,6 +5,7 @@ from typing import Any
 
 from data.frozen import result_fields
 from ray_jobs import fit_tokenizer, tokenize_speech
+from ray_jobs.draw_instructions import wanted_by
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
@@ -32,7 +33,7 @@ JOB = Job(
     version=1,
     work=work,
     fields=fields,
-    upstream=lambda recipe: [fit_tokenizer.JOB, tokenize_speech.JOB],
+    upstream=lambda recipe: [fit_tokenizer.JOB, tokenize_speech.JOB, *wanted_by(recipe)],
     plan=plan_search,
 )
 

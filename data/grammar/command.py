@@ -35,18 +35,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _instructions(arguments: argparse.Namespace) -> list[str]:
-    import os
-
-    import httpx
-
-    from data.grammar.instructions import built_in, draw_instructions
+    from data.grammar.instructions import built_in, draw_from_endpoint
 
     known = built_in().get(arguments.set, ())
-    if arguments.count == 0:
+    if arguments.count == 0 and known:
         return list(known)
-    key = os.environ.get("OPENAI_API_KEY", "")
-    with httpx.Client(timeout=120, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
-        drawn = draw_instructions(client, arguments.endpoint, arguments.model, arguments.set, arguments.count, known)
+    drawn = draw_from_endpoint(arguments.endpoint, arguments.model, arguments.set, arguments.count)
     return [*known, *drawn]
 
 

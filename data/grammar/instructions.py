@@ -6,6 +6,7 @@ Instructions carry no full stop at the end: formats put their own words after th
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -28,6 +29,7 @@ REQUESTS = {
 }
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
 MAX_EMPTY_ROUNDS = 3
+TIMEOUT_S = 120.0
 
 
 @cache
@@ -64,6 +66,15 @@ def draw_instructions(
                 "ask for fewer, or another model"
             )
     return found[:count]
+
+
+def draw_from_endpoint(endpoint: str, model: str, name: str, count: int) -> list[str]:
+    """`draw_instructions` of what is not built in, with the key that OPENAI_API_KEY holds where it is set."""
+    import httpx
+
+    key = os.environ.get("OPENAI_API_KEY", "")
+    with httpx.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
+        return draw_instructions(client, endpoint, model, name, count, built_in().get(name, ()))
 
 
 def _ask(client: httpx.Client, base_url: str, model: str, name: str, count: int, known: Sequence[str]) -> list[str]:

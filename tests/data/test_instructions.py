@@ -1,9 +1,6 @@
 """The instruction sets, and drawing more of them from an endpoint."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
@@ -11,38 +8,13 @@ import pytest
 
 from data.errors import InputError
 from data.grammar.instructions import REQUESTS, SETS, built_in, draw_instructions
-
-
-class Endpoint(BaseHTTPRequestHandler):
-    """Answers in turn with what the test prepared; keeps what it was asked."""
-
-    answers: list[Any]
-    asked: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        type(self).asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"path": self.path})
-        answer = type(self).answers[min(len(type(self).asked), len(type(self).answers)) - 1]
-        status, body = (answer, {}) if isinstance(answer, int) else (200, answer)
-        if isinstance(body, str):
-            body = {"choices": [{"message": {"role": "assistant", "content": body}}]}
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None: ...
+from tests.data.openai_endpoint import Endpoint, serving
 
 
 @pytest.fixture
 def endpoint() -> Iterator[tuple[type[Endpoint], str]]:
-    handler = type("Handler", (Endpoint,), {"answers": [], "asked": []})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield handler, f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
-        thread.join()
+    with serving() as started:
+        yield started
 
 
 def test_there_are_as_many_as_published_and_all_differ() -> None:
