@@ -28,7 +28,7 @@ def generate_sidecar(folder: str, count: int) -> None:
     """The sidecar of a store that was never written: `count` rows of units alone."""
     rows = store_rows(folder, unit_tables(count, np.random.default_rng(7)), UNIT_ALONE)
     grammars, _ = make_grammars(("unit_lm",), UNIT_ALONE, [])
-    store_lengths(folder, Lengths(order_of_ids(count), measured_lengths(rows, grammars, "train")), FINGERPRINT)
+    store_lengths(folder, Lengths(order_of_ids(count), measured_lengths(rows, grammars, "train")), FINGERPRINT, {})
 
 
 def measure_start(folder: str) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def measure_sidecar(folder: str) -> dict[str, Any]:
     )
     started = time.perf_counter()
     side = storage.join(folder, "sidecar")
-    fingerprint = sidecar_fingerprint(folder, grammars, None)
-    build_sidecar(folder, side, grammars, fingerprint, "train")
+    fingerprint = sidecar_fingerprint(folder, None)
+    build_sidecar(folder, side, lambda _: (grammars, {}), fingerprint, "train")
     wall_s = time.perf_counter() - started
     opened = open_sidecar(side, fingerprint)
     assert opened is not None

@@ -121,11 +121,11 @@ def measure_speed(folder: str, seconds: float, rounds: int) -> dict[str, Any]:
     whole = TokenStore.open(folder)
     grammars, tokenizer = make_grammars(FORMATS, whole.streams, words)
     side = storage.join(folder, "sidecar")
-    fingerprint = sidecar_fingerprint(folder, grammars, words)
-    build_sidecar(folder, side, grammars, fingerprint, "train")
+    fingerprint = sidecar_fingerprint(folder, words)
+    build_sidecar(folder, side, lambda _: (grammars, {}), fingerprint, "train")
     opened = open_sidecar(side, fingerprint)
     assert opened is not None
-    store, lengths = opened
+    store, lengths, _ = opened
     rates = {
         task: StreamLeg(make_stream(store, grammars, task, lengths)).rate(seconds)
         for task in FORMATS

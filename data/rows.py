@@ -123,6 +123,18 @@ class Rows(Sequence[Record]):
         batches = [self._file.get_batch(number).column(name) for number in range(len(self._batches))]
         return pa.chunked_array(batches, self._file.schema.field(name).type)
 
+    def in_split(self, name: str) -> np.ndarray:
+        """Which rows are of a split, bool (N,)."""
+        import pyarrow.compute as pc
+
+        found = np.asarray(pc.equal(self.column("split"), name).to_numpy(), dtype=bool)
+        self._content.release()
+        return found
+
+    def of_split(self, name: str) -> Chosen:
+        """The records of a split, built when asked for."""
+        return Chosen(self, np.flatnonzero(self.in_split(name)))
+
     @cached_property
     def by_id(self) -> np.ndarray:
         """Indices of the rows in the order of their ids (that of Python's strings), int32."""
@@ -161,6 +173,25 @@ class Rows(Sequence[Record]):
             if answer is not None:
                 object.__setattr__(record, link, self._linked(answer, made))
         return record
+
+
+class Chosen(Sequence[Record]):
+    """Some of the rows, by their indices in order."""
+
+    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+        self._rows, self._indices = rows, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self._rows[int(row)] for row in self._indices[index]]
+        return self._rows[int(self._indices[index])]
 
 
 class _Content:

@@ -3,7 +3,7 @@
     records.arrow   the rows of all shards, uncompressed (data.rows)
     by_id.npy       int32 (N,): indices of the rows in the order of their ids
     lengths-0.npy … int32 (N,): lengths under the first task, … (data.lengths); 0 where the row is of another split
-    sidecar.json    fingerprint and tasks; written last
+    sidecar.json    fingerprint, tasks, and what else its maker found out from the rows; written last
 
 Made once per (store, vocabulary with its text tokenizer, formats) by one writer; a fingerprint of these is kept with
 it, and a sidecar of another one is refused. Readers memory-map it: a URL is fetched to this machine once.
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -48,20 +48,25 @@ def store_fingerprint(folder: str) -> str:
     return storage.hash_json(found)
 
 
-def sidecar_fingerprint(folder: str, grammars: Mapping[str, Grammar], of: Any) -> str:
-    """The fingerprint of a sidecar for a store and some tasks; `of` is what their lengths hang on (JSON)."""
-    return storage.hash_json({"store": store_fingerprint(folder), "tasks": sorted(grammars), "of": of})
+def sidecar_fingerprint(store: str, of: Any) -> str:
+    """The fingerprint of a sidecar for the store in a folder; `of` is what else its lengths hang on (JSON)."""
+    return storage.hash_json({"store": store_fingerprint(store), "of": of})
 
 
-def build_sidecar(store: str, folder: str, grammars: Mapping[str, Grammar], fingerprint: str, split: str) -> None:
+Describe = Callable[[TokenStore], tuple[Mapping[str, Grammar], dict[str, Any]]]
+
+
+def build_sidecar(store: str, folder: str, describe: Describe, fingerprint: str, split: str) -> None:
     """Write the sidecar of a store's folder for the records of a split. Memory does not grow with the store but for
-    the arrays. Raises InputError as TokenStore.open does."""
+    the arrays. `describe` gives, of the store with its rows at hand, the tasks' grammars and what else to keep (JSON).
+    Raises InputError as TokenStore.open does."""
     storage.delete(folder)
     streams, _ = next(read_shards(store))
     with tempfile.TemporaryDirectory() as temporary:
         local = temporary if storage.is_url(folder) else folder
         rows = store_rows(local, (table for _, table in read_shards(store)), streams)
-        store_lengths(local, Lengths(rows.by_id, measured_lengths(rows, grammars, split)), fingerprint)
+        grammars, about = describe(TokenStore(rows, rows.streams))
+        store_lengths(local, Lengths(rows.by_id, measured_lengths(rows, grammars, split)), fingerprint, about)
         if local != folder:
             for name in sorted(storage.list_files(local), key=lambda name: name == MANIFEST):
                 storage.copy_file(storage.join(local, name), storage.join(folder, name))
@@ -74,20 +79,18 @@ def store_rows(folder: str, tables: Iterable[pa.Table], streams: Mapping[str, St
     return Rows(storage.join(folder, ROWS))
 
 
-def store_lengths(folder: str, lengths: Lengths, fingerprint: str) -> None:
+def store_lengths(folder: str, lengths: Lengths, fingerprint: str, about: dict[str, Any]) -> None:
     """Write all else, the manifest last."""
     tasks = sorted(lengths.by_task)
     _write_array(folder, BY_ID, lengths.by_id)
     for number, task in enumerate(tasks):
         _write_array(folder, _array_name(number), lengths.by_task[task])
-    storage.write_json(storage.join(folder, MANIFEST), {"fingerprint": fingerprint, "tasks": tasks})
+    storage.write_json(storage.join(folder, MANIFEST), {"fingerprint": fingerprint, "tasks": tasks, "about": about})
 
 
 def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) -> dict[str, np.ndarray]:
     """task -> lengths of the rows. Of codes alone they are counted by columns; else every row is looked at."""
-    import pyarrow.compute as pc
-
-    chosen = pc.equal(rows.column("split"), split).to_numpy()
+    chosen = rows.in_split(split)
     found = {task: _counted(rows, layout_of(grammar)) for task, grammar in grammars.items()}
     others = {task: grammar for task, grammar in grammars.items() if found[task] is None}
     lengths = {task: np.zeros(len(rows), np.int32) if known is None else known for task, known in found.items()}
@@ -112,8 +115,16 @@ def _counted(rows: Rows, layout: Layout | None) -> np.ndarray | None:
     return np.where(whole, length, 0)
 
 
-def open_sidecar(folder: str, fingerprint: str) -> tuple[TokenStore, Lengths] | None:
-    """The store, its rows read when asked for, and their lengths; None where there is no sidecar in the folder.
+class Sidecar(NamedTuple):
+    """The store, its rows read when asked for; their lengths; and what its maker found out from the rows."""
+
+    store: TokenStore
+    lengths: Lengths
+    about: dict[str, Any]
+
+
+def open_sidecar(folder: str, fingerprint: str) -> Sidecar | None:
+    """The sidecar in a folder; None where there is none.
 
     Raises InputError for a sidecar of something else.
     """
@@ -130,7 +141,7 @@ def open_sidecar(folder: str, fingerprint: str) -> tuple[TokenStore, Lengths] | 
     rows = Rows(str(local / ROWS), by_id)
     tasks = enumerate(manifest["tasks"])
     by_task = {task: np.load(local / f"{_array_name(number)}.npy", mmap_mode="r") for number, task in tasks}
-    return TokenStore(rows, rows.streams), Lengths(by_id, by_task)
+    return Sidecar(TokenStore(rows, rows.streams), Lengths(by_id, by_task), manifest["about"])
 
 
 def _array_name(number: int) -> str:

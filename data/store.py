@@ -94,6 +94,13 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.records)
 
+    def split(self, name: str) -> Sequence[Record]:
+        """The records of a split."""
+        if isinstance(self.records, list):
+            return [record for record in self.records if record.split == name]
+        chosen: Sequence[Record] = self.records.of_split(name)  # type: ignore[attr-defined]
+        return chosen
+
     @classmethod
     def open(cls, folder: str) -> "TokenStore":
         """Read `folder`/shards/*.parquet (or `folder`/*.parquet).

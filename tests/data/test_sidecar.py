@@ -43,15 +43,15 @@ def make_store(folder: str, count: int = 90) -> list[Record]:
 
 
 def make_sidecar(store: str, folder: str) -> str:
-    fingerprint = sidecar_fingerprint(store, GRAMMARS, {"vocabulary": 1})
-    build_sidecar(store, folder, GRAMMARS, fingerprint, "train")
+    fingerprint = sidecar_fingerprint(store, {"vocabulary": 1})
+    build_sidecar(store, folder, lambda store: (GRAMMARS, {"rows": len(store)}), fingerprint, "train")
     return fingerprint
 
 
 def test_lengths_are_those_that_the_grammars_measure_and_none_for_other_splits(tmp_path):
     rows = make_store(str(tmp_path / "store"))
     fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
-    store, lengths = open_sidecar(str(tmp_path / "side"), fingerprint)
+    store, lengths, _ = open_sidecar(str(tmp_path / "side"), fingerprint)
     assert [record.id for record in store.records] == [row.id for row in rows]
     assert store.streams == STREAMS
     for task, grammar in GRAMMARS.items():
@@ -62,10 +62,21 @@ def test_lengths_are_those_that_the_grammars_measure_and_none_for_other_splits(t
                 assert length == (UNKNOWN if grammar.draws else len(grammar.tokens(row)[0]))
 
 
+def test_the_records_of_a_split_are_those_of_the_store(tmp_path):
+    make_store(str(tmp_path / "store"))
+    fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
+    store, _, _ = open_sidecar(str(tmp_path / "side"), fingerprint)
+    whole = TokenStore.open(str(tmp_path / "store"))
+    for name in ("train", "dev", "test"):
+        ids = [record.id for record in whole.split(name)]
+        assert [record.id for record in store.split(name)] == ids
+        assert [record.id for record in store.split(name)[1:3]] == ids[1:3]
+
+
 def test_members_come_in_the_order_of_ids_with_or_without_a_sidecar(tmp_path):
     make_store(str(tmp_path / "store"))
     fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
-    store, lengths = open_sidecar(str(tmp_path / "side"), fingerprint)
+    store, lengths, _ = open_sidecar(str(tmp_path / "side"), fingerprint)
     train = [record for record in store.records if record.split == "train"]
     in_memory = lengths_of(train, GRAMMARS)
     for task in GRAMMARS:
@@ -78,7 +89,7 @@ def test_a_sidecar_of_another_store_or_recipe_is_refused_and_a_half_made_one_is_
     side = str(tmp_path / "side")
     fingerprint = make_sidecar(str(tmp_path / "store"), side)
     with pytest.raises(InputError, match="delete the folder"):
-        open_sidecar(side, sidecar_fingerprint(str(tmp_path / "store"), GRAMMARS, {"vocabulary": 2}))
+        open_sidecar(side, sidecar_fingerprint(str(tmp_path / "store"), {"vocabulary": 2}))
     storage.delete(storage.join(side, "sidecar.json"))
     assert open_sidecar(side, fingerprint) is None
 
@@ -103,14 +114,15 @@ def test_a_sidecar_on_an_object_store_is_read_from_a_copy_on_this_machine(tmp_pa
     rows = make_store(str(tmp_path / "store"))
     url = f"memory://{uuid.uuid4().hex}/side"
     fingerprint = make_sidecar(str(tmp_path / "store"), url)
-    store, _ = open_sidecar(url, fingerprint)
+    store, _, about = open_sidecar(url, fingerprint)
+    assert about == {"rows": len(rows)}
     assert [record.id for record in store.records] == [row.id for row in rows]
 
 
 def test_batches_are_the_same_with_a_sidecar_as_from_memory(tmp_path):
     rows = make_store(str(tmp_path / "store"))
     fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
-    store, lengths = open_sidecar(str(tmp_path / "side"), fingerprint)
+    store, lengths, _ = open_sidecar(str(tmp_path / "side"), fingerprint)
     phase = PhaseMixture(
         name="p", weights={"g": 1.0}, loss_weights={"asr": 0.5}, crop_probability=0.0, crop_end_fraction=0.5
     )
