@@ -18,9 +18,6 @@ class Endpoint(BaseHTTPRequestHandler):
         said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said |= {"path": self.path, "authorization": self.headers.get("Authorization")}
         type(self).asked.append(said)
-            json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            | {"path": self.path, "authorization": self.headers.get("Authorization")}
-        )
         answer = type(self).answers[min(len(type(self).asked), len(type(self).answers)) - 1]
         status, body = (answer, {}) if isinstance(answer, int) else (200, answer)
         if isinstance(body, str):
