@@ -7,7 +7,7 @@ from typing import Any
 from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
-from model.checkpoint_files import complete_checkpoints, step_of
+from model.checkpoint_files import complete_checkpoints, newest_readable, step_of
 from model.checkpoint_retention import intact
 from model.engine import resolve_dtype
 from model.schedule import PhasePlan
@@ -35,7 +35,8 @@ def work(run: Run) -> None:
     folder = run.folder.path
     parts = load_parts(recipe, run.inputs)
     check_sinks(recipe.train.sinks)
-    check_resumable(parts, storage.join(folder, CHECKPOINTS))
+    if newest := newest_readable(storage.join(folder, CHECKPOINTS)):
+        check_resumable(parts, newest[0])
     for plan in parts.phases:  # what does not fit is said here, before workers start
         log_mixture(plan, parts.stream(plan))
         if recipe.train.validate_every:

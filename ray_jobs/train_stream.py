@@ -15,7 +15,7 @@ from data.frozen import result_fields
 from data.mixture import format_mixture_table
 from data.packing import Batch
 from data.stream import TokenStream
-from model.checkpoint_files import newest_readable, read_manifest
+from model.checkpoint_files import read_manifest
 from model.deepspeed_config import padded_rows
 from model.schedule import PhasePlan
 from model.train_config import TrainConfig
@@ -104,29 +104,30 @@ def sampler_state(stream: TokenStream, step: int) -> str:
 
 def resume_stream(parts: TrainParts, stream: TokenStream, checkpoint: str) -> None:
     """Let a phase's stream go on where a checkpoint within the phase was saved. Without the state, or where the data
-    has changed since, the steps before are planned again."""
+    has changed since, the steps before are planned again. Raises InputError as `check_resumable` does."""
     manifest = read_manifest(checkpoint)
-    if manifest.get("sampler") and not changed_since(parts, manifest):
+    changed = check_resumable(parts, checkpoint)
+    if manifest.get("sampler") and not changed:
         stream.resume(json.loads(manifest["sampler"]))
 
 
-def check_resumable(parts: TrainParts, folder: str) -> None:
-    """Refuse to go on from the newest checkpoint of `folder` if its stream was another, unless `train.resume_anyway`.
+def check_resumable(parts: TrainParts, checkpoint: str) -> bool:
+    """Refuse to go on from a checkpoint whose stream was another, unless `train.resume_anyway`; whether it was.
 
     Raises InputError that names what has changed, with the fingerprints of then and of now. A recipe that changes
     gets another run folder; what is found here was changed in place: a store, a tokenizer, or the code's own formats.
     """
-    latest, manifest = newest_readable(folder) or ("", None)
-    found = changed_since(parts, manifest) if manifest else {}
+    found = changed_since(parts, read_manifest(checkpoint))
     if not found:
-        return
+        return False
     changes = ", ".join(f"{name} ({then} when it was saved, {now} now)" for name, (then, now) in found.items())
     if not parts.recipe.train.resume_anyway:
         raise InputError(
-            f"{latest} was trained on other data: {changes}; start again with --fresh, or set "
+            f"{checkpoint} was trained on other data: {changes}; start again with --fresh, or set "
             "train.resume_anyway=true to go on with what is there now"
         )
     log.warning("train: going on, as asked, although the data has changed: %s", changes)
+    return True
 
 
 def changed_since(parts: TrainParts, manifest: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

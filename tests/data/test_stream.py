@@ -170,6 +170,40 @@ def test_documents_longer_than_a_row_are_dropped_and_counted() -> None:
     assert stream.num_dropped == {"asr": 1}
 
 
+def test_a_split_document_is_shown_in_parts_that_hold_every_token_and_every_target_once() -> None:
+    long = Record("long", " ".join(VOCABULARY_WORDS * 70), "amy")  # 420 words of one token each
+    arguments = ([*RECORDS[:20], long], GRAMMARS, CONFIG.groups, phase(weights={"lm": 1.0}), 40, 128, 5, 1, STREAMS)
+    stream = TokenStream(*arguments, over_long="split")
+    whole = GRAMMARS["text_lm"].render(long)
+    ids, targets = {}, []
+    for step in range(6):
+        batch, rows = stream.rows(step), stream.plan(step)
+        for index, row in enumerate(rows):
+            place = 0
+            for doc in row:
+                here = slice(place, place + doc.num_tokens)
+                assert batch.position_ids_BT[index, here].tolist() == list(range(doc.num_tokens))
+                if doc.record == 20 and doc.visit == 0:
+                    ids.update(
+                        zip(range(doc.start, doc.start + doc.num_tokens), batch.ids_BT[index, here], strict=True)
+                    )
+                    targets += (np.flatnonzero(batch.labels_BT[index, here] != -100) + doc.start).tolist()
+                place += doc.num_tokens
+    assert [ids[place] for place in range(len(whole.ids))] == whole.ids.tolist()
+    assert sorted(targets) == np.flatnonzero(whole.loss_mask).tolist()
+    assert stream.planner.num_split == {"text_lm": 1}
+    assert TokenStream(*arguments).plan(0)
+
+
+def test_only_sequences_without_a_prompt_are_split() -> None:
+    assert {name for name, grammar in GRAMMARS.items() if grammar.splittable} == {"text_lm"}
+    long = Record("long", "one", "amy", streams={"unit": np.zeros(500, np.int16)})
+    arguments = ([*RECORDS, long], GRAMMARS, CONFIG.groups, phase(weights={"asr": 1.0}), 40, 128, 5, 1, STREAMS)
+    stream = TokenStream(*arguments, over_long="split")
+    stream.plan(40)
+    assert (stream.num_dropped, stream.planner.num_split) == ({"asr": 1}, {"asr": 0})
+
+
 def test_a_task_that_nothing_fits_is_an_input_error() -> None:
     long = Record("long", "one", "amy", streams={"unit": np.zeros(500, np.int16)})
     with pytest.raises(InputError, match="sequence_length=128"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data import storage
 from data.errors import InputError
 from data.packing import Batch
+from data.planning import Planner
 from data.store import TokenStore, write_shard
 from model.schedule import PhasePlan
 from model.train_config import PhaseConfig, TrainConfig
@@ -141,7 +142,7 @@ def test_the_table_is_printed_with_how_much_of_the_phase_it_covers(
 
 
 def test_a_checkpoint_of_other_data_is_refused_with_both_fingerprints_unless_forced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe(tmp_path)
     inputs = write_inputs(recipe)
@@ -157,10 +158,12 @@ def test_a_checkpoint_of_other_data_is_refused_with_both_fingerprints_unless_for
     }
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000002"
     storage.write_json(checkpoint / "manifest.json", manifest)
-    check_resumable(parts, str(checkpoint.parent))  # nothing has changed
+    assert not check_resumable(parts, str(checkpoint))
     resumed = parts.stream(plan)
     resume_stream(parts, resumed, str(checkpoint))
-    assert resumed.batch_hash(2) == stream.batch_hash(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Planner, "_restart", lambda self: pytest.fail("steps before the checkpoint were planned again"))
+        assert resumed.batch_hash(2) == stream.batch_hash(2)
 
     shard = next(Path(inputs["tokenize_speech"]).rglob("*.parquet"))
     store = TokenStore.open(inputs["tokenize_speech"])
@@ -169,9 +172,11 @@ def test_a_checkpoint_of_other_data_is_refused_with_both_fingerprints_unless_for
     after = stream_fingerprint(changed, plan)
     assert {name for name in before if before[name] != after[name]} == {"store"}
     with pytest.raises(InputError, match=rf"store \({before['store']} when it was saved, {after['store']} now\)"):
-        check_resumable(changed, str(checkpoint.parent))
+        check_resumable(changed, str(checkpoint))
+    with pytest.raises(InputError, match="resume_anyway=true"):
+        resume_stream(changed, changed.stream(plan), str(checkpoint))
     forced = load_parts(tiny_recipe(tmp_path, "train.resume_anyway=true"), inputs)
-    check_resumable(forced, str(checkpoint.parent))
+    assert check_resumable(forced, str(checkpoint))
     assert "although the data has changed: store" in caplog.text
     again = forced.stream(plan)
     resume_stream(forced, again, str(checkpoint))
