@@ -16,6 +16,7 @@ from data.errors import InputError
 from data.packing import Batch
 from data.planning import Planner
 from data.store import TokenStore, write_shard
+from model.checkpoint_files import FORMAT_VERSION
 from model.schedule import PhasePlan
 from model.train_config import PhaseConfig, TrainConfig
 from ray_jobs.train_parts import load_parts
@@ -151,7 +152,7 @@ def test_a_checkpoint_of_other_data_is_refused_with_both_fingerprints_unless_for
     before = stream_fingerprint(parts, plan)
     stream = parts.stream(plan)
     manifest = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "phase": plan.config.name,
         "fingerprint": before,
         "sampler": sampler_state(stream, 2),
