@@ -1,0 +1,111 @@
+"""Which attention is chosen where, and what is refused."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from data.errors import InputError
+from model import varlen_attention
+from model.attention import choose_attention, document_arguments, set_attention
+from model.varlen_attention import document_bounds
+from tests.model.tiny_training import global_batch, tiny_model
+
+PLAIN = {"hidden_size": 64, "num_attention_heads": 4}
+
+
+def _config(**fields: Any) -> Any:
+    return SimpleNamespace(**{**PLAIN, **fields})
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+
+
+def test_cpus_lay_documents_out_anew_and_gpus_take_flash_attention(gpu: None) -> None:
+    assert choose_attention("auto", _config(), "cpu", "bf16", 512) == "packed"
+    assert choose_attention("auto", _config(), "cuda", "bf16", 512) == "varlen"
+    assert choose_attention("auto", _config(), "cuda", "fp32", 512) == "packed"
+    assert choose_attention("auto", _config(attention_dropout=0.1), "cuda", "bf16", 512) == "packed"
+    assert choose_attention("auto", _config(head_dim=512), "cuda", "bf16", 512) == "packed"
+    assert choose_attention("flex", _config(), "cuda", "bf16", 512) == "flex"
+
+
+def test_models_with_windows_or_soft_caps_get_an_attention_that_knows_them(gpu: None) -> None:
+    window = _config(sliding_window=256, layer_types=["full_attention", "sliding_attention"])
+    assert choose_attention("auto", window, "cpu", "bf16", 512) == "sdpa"
+    assert choose_attention("auto", window, "cuda", "bf16", 512) == "flex"
+    assert choose_attention("auto", window, "cpu", "bf16", 256) == "packed"
+    unused = _config(sliding_window=256, layer_types=["full_attention"])
+    assert choose_attention("auto", unused, "cpu", "bf16", 512) == "packed"
+    assert choose_attention("auto", _config(attn_logit_softcapping=50.0), "cuda", "bf16", 512) == "eager"
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "fields", "message"),
+    [
+        ("varlen", "cpu", "bf16", {}, "needs a GPU"),
+        ("varlen", "cuda", "fp32", {}, "bf16 or fp16"),
+        ("varlen", "cuda", "bf16", {"head_dim": 512}, "at most 256"),
+        ("flex", "cpu", "bf16", {}, "no backward pass"),
+        ("packed", "cpu", "bf16", {"sliding_window": 128}, "no sliding window"),
+        ("sdpa", "cpu", "bf16", {"attn_logit_softcapping": 50.0}, "use eager"),
+    ],
+)
+def test_wrong_combinations_are_refused(
+    gpu: None, asked: str, device: str, dtype: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        choose_attention(asked, _config(**fields), device, dtype, 512)
+
+
+def test_an_old_gpu_or_pytorch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert "8.0" in str(varlen_attention.missing("cuda", "bf16", 64))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", lambda query: query)
+    assert "newer PyTorch" in str(varlen_attention.missing("cuda", "bf16", 64))
+
+
+def test_bounds_cut_the_rows_where_documents_start() -> None:
+    for step in range(10):
+        positions_BT = global_batch(step).position_ids_BT
+        bounds = document_bounds(positions_BT)
+        assert bounds.starts.dtype == torch.int32
+        lengths = bounds.starts.diff()
+        assert int(lengths.max()) == bounds.longest
+        rebuilt = torch.cat([torch.arange(int(length)) for length in lengths])
+        assert torch.equal(rebuilt, positions_BT.flatten())
+
+
+def test_varlen_gives_each_document_its_own_causal_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is PyTorch's and needs a GPU; here a plain loop with its signature stands in for it."""
+
+    def loop(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, *rest: Any, scale: float,
+        window_size: tuple[int, int], enable_gqa: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        assert window_size == (-1, 0)
+        parts = []
+        for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            one = [part[start:stop].transpose(0, 1)[None] for part in (query, key, value)]
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                *one, is_causal=True, scale=scale, enable_gqa=enable_gqa
+            )
+            parts.append(attended[0].transpose(0, 1))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", loop)
+    batch, model = global_batch(2), tiny_model()
+    hidden = []
+    for name in ("varlen", "packed"):
+        set_attention(model, name)
+        arguments = document_arguments(model, batch.position_ids_BT)
+        hidden.append(
+            model.get_decoder()(
+                input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **arguments
+            ).last_hidden_state
+        )
+    assert torch.allclose(*hidden, atol=1e-5)
