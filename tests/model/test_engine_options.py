@@ -1,5 +1,7 @@
 """What may be switched on beside the plain step: each must compute the same steps, or be refused."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -78,9 +80,7 @@ def _with_sources(step: int) -> TensorBatch:
     """Documents of every row by turns of asr and tts."""
     batch = global_batch(step)
     documents_BT = (batch.position_ids_BT == 0).cumsum(1) - 1
-    return TensorBatch(
-        *(getattr(batch, name) for name in ("ids_BT", "labels_BT", "position_ids_BT", "weights_BT")), documents_BT % 2
-    )
+    return dataclasses.replace(batch, sources_BT=documents_BT % 2)
 
 
 def _parted(zero_stage: int) -> list[tuple[float, dict[str, float], dict[str, float]]]:
