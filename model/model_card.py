@@ -13,6 +13,7 @@ class ModelCard:
     name: str = "antiphon"
     base_model: str | None = None
     licence: str = "apache-2.0"
+    licences: dict[str, str] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
@@ -44,6 +45,7 @@ class ModelCard:
                 ],
             ),
             _table("Data", ("", ""), sorted(self.data.items())),
+            _table("Licences", ("of", "licence"), [("this model", self.licence), *sorted(self.licences.items())]),
             _table("Phases", ("phase", "steps", "learning rate", "mixture"), [_phase_row(row) for row in self.phases]),
             _table("Training metrics", ("metric", "value"), sorted(self.metrics.items())),
         ]
@@ -54,7 +56,8 @@ class ModelCard:
 
 def _phase_row(phase: dict[str, Any]) -> tuple[Any, ...]:
     mixture = ", ".join(f"{group} {weight:g}" for group, weight in phase["weights"].items())
-    name = phase["name"] + (" (LoRA, merged)" if phase.get("lora") else "")
+    lora = phase.get("lora")
+    name = phase["name"] + (f" (LoRA, {'merged; adapter/' if lora.export == 'adapter' else 'merged'})" if lora else "")
     return name, phase["steps"], f"{phase['lr']:g}", mixture
 
 

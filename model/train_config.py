@@ -24,7 +24,8 @@ class LoraConfig(Frozen):
     exclude: tuple[str, ...] = Field((), description="names of modules left out of the targets")
     layers: tuple[int, ...] | None = Field(None, description="layers adapted, from 0; null: all")
     export: Literal["merged", "adapter"] = Field(
-        "merged", description="merged: the model folder is a plain model; adapter: the adapters beside their base"
+        "merged",
+        description="merged: the model folder is a plain model; adapter: the adapters are in its adapter/ as well",
     )
 
 

@@ -5,6 +5,16 @@ from pydantic import Field
 from data.frozen import Frozen, placement
 
 
+class LicencesConfig(Frozen):
+    """What the model card says of licences: SPDX ids in small letters, or words."""
+
+    model: str | None = Field(
+        None, description="of the weights; null: apache-2.0 where corpus and weights were made here, else unknown"
+    )
+    base_model: str | None = Field(None, description="of the model that was started from; null: unknown")
+    data: str | None = Field(None, description="of the corpus; null: what its adapter knows")
+
+
 class TuneConfig(Frozen):
     """tune: many short trainings that differ only in the mixture."""
 

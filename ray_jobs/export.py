@@ -11,7 +11,8 @@ from ray_jobs import train
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
-from ray_jobs.train_parts import export_checkpoint, load_parts_of
+from ray_jobs.train_export import export_checkpoint
+from ray_jobs.train_parts import load_parts_of
 
 
 def work(run: Run) -> None:
@@ -35,7 +36,11 @@ def raw_inputs(recipe: Recipe) -> list[str]:
 
 def fields(recipe: Recipe) -> dict[str, Any]:
     """What the model folder says beside the weights."""
-    return {"grammar": result_fields(recipe.grammar), "lm": result_fields(recipe.lm)}
+    return {
+        "grammar": result_fields(recipe.grammar),
+        "lm": result_fields(recipe.lm),
+        "licences": result_fields(recipe.licences),
+    }
 
 
 JOB = Job(

@@ -13,7 +13,7 @@ from data.frozen import Frozen, placement
 from eval.config import EvalConfig, JudgesConfig
 from model.config import AudioTokenizerConfig, LanguageModelConfig, VocoderConfig, loses_durations
 from model.train_config import TrainConfig
-from ray_jobs.config import TuneConfig
+from ray_jobs.config import LicencesConfig, TuneConfig
 from ray_jobs.scales import scaled
 from serve.config import ServeConfig
 
@@ -38,6 +38,7 @@ class Recipe(Frozen):
     tune: TuneConfig = TuneConfig()
     serve: ServeConfig = ServeConfig()
     eval: EvalConfig = EvalConfig()
+    licences: LicencesConfig = LicencesConfig()
 
     planned_s: dict[str, float] = placement({}, "demo: seconds each step is expected to take")
 

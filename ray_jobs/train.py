@@ -16,9 +16,10 @@ from ray_jobs.draw_instructions import wanted_by
 from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
+from ray_jobs.train_export import check_adapter_exports, export_checkpoint
 from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
-from ray_jobs.train_parts import export_checkpoint, load_parts, read_mixture
+from ray_jobs.train_parts import load_parts, read_mixture
 from ray_jobs.train_plan import plan_lines
 from ray_jobs.train_run import run_training
 from ray_jobs.train_sinks import check_sinks
@@ -35,6 +36,7 @@ def work(run: Run) -> None:
     folder = run.folder.path
     parts = load_parts(recipe, run.inputs)
     check_sinks(recipe.train.sinks)
+    check_adapter_exports(parts)
     if newest := newest_readable(storage.join(folder, CHECKPOINTS)):
         check_resumable(parts, newest[0])
     for plan in parts.phases:  # what does not fit is said here, before workers start

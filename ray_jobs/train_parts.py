@@ -16,10 +16,9 @@ from data.store import Record, TokenStore
 from data.stream import TokenStream
 from data.text_tokenizer import load_text_tokenizer
 from data.vocabulary import Vocabulary, build_vocabulary
-from model.checkpoint_files import assemble_weights, read_manifest
-from model.export import INFO_FILE, check_text_tokenizer, export_model, read_info
+from model.checkpoint_files import read_manifest
+from model.export import INFO_FILE, check_text_tokenizer, read_info
 from model.lm import add_lora, build_language_model
-from model.model_card import ModelCard
 from model.schedule import PhasePlan, plan_phases, replace_weights
 from model.train_config import PhaseConfig
 from ray_jobs.draw_instructions import with_drawn
@@ -89,7 +88,7 @@ def load_parts(recipe: Recipe, inputs: dict[str, str], base: str | None = None) 
 
 def load_parts_of(checkpoint: str, recipe: Recipe, inputs: dict[str, str]) -> TrainParts:
     """`load_parts` for a checkpoint, whose manifest knows what its weights came from."""
-    base = _from_run(_run_folder(checkpoint), read_manifest(checkpoint)["base"])
+    base = from_run(run_folder_of(checkpoint), read_manifest(checkpoint)["base"])
     return load_parts(recipe, inputs, base if base and storage.exists(storage.join(base, INFO_FILE)) else None)
 
 
@@ -189,7 +188,7 @@ def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | Non
     With adapters where the phase has them. Raises InputError when `base` has another vocabulary.
     """
     recipe = parts.recipe
-    base = _from_run(folder, base)
+    base = from_run(folder, base)
     config = recipe.lm if base is None else recipe.lm.model_copy(update={"path": base})
     known_ids = None
     if base is not None and storage.exists(storage.join(base, INFO_FILE)):
@@ -198,7 +197,7 @@ def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | Non
     return add_lora(lm, plan.config.lora, recipe.seed * PHASE_SEEDS + plan.index) if plan.config.lora else lm
 
 
-def _from_run(folder: str, base: str | None) -> str | None:
+def from_run(folder: str, base: str | None) -> str | None:
     """What `base_of` gives, where it is `phases/NAME` of the run's `folder` as the path of that."""
     if base is None or storage.is_url(base) or not storage.exists(storage.join(folder, base)):
         return base
@@ -226,42 +225,9 @@ def _known_ids(path: str, vocabulary: Vocabulary) -> int:
     return theirs.size
 
 
-def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
-    """Write the model folder of a checkpoint of any number of workers; no cluster needed.
-
-    Raises InputError when the checkpoint is of another recipe.
-    """
-    manifest = read_manifest(checkpoint)
-    plan = _phase_of(parts, manifest, checkpoint)
-    lm = first_model(parts, plan, _run_folder(checkpoint), manifest["base"])
-    put_weights(lm, assemble_weights(checkpoint), checkpoint)
-    vocoders = {}
-    if parts.recipe.vocoder is not None:
-        vocoders["unit"] = storage.join(parts.inputs["train_vocoder"], "unit")
-    export_model(
-        folder,
-        lm,
-        parts.text_tokenizer,
-        parts.vocabulary,
-        parts.recipe.grammar,
-        list(parts.vocabulary.voices),
-        parts.store.streams,
-        {name: storage.join(parts.inputs["fit_tokenizer"], name) for name in parts.store.streams},
-        vocoders,
-        _card(parts, plan, manifest),
-    )
-
-
-def _run_folder(checkpoint: str) -> str:
+def run_folder_of(checkpoint: str) -> str:
+    """The folder of the run that a checkpoint is of."""
     return checkpoint.rstrip("/").rsplit("/", 2)[0]
-
-
-def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> PhasePlan:
-    for plan in parts.phases:
-        if plan.config.name == manifest["phase"]:
-            return plan
-    known = [plan.config.name for plan in parts.phases]
-    raise InputError(f"{checkpoint!r} is of phase {manifest['phase']!r}, this recipe has {known}: use its own recipe")
 
 
 def put_weights(lm: Any, weights: dict[str, torch.Tensor], checkpoint: str) -> None:
@@ -275,24 +241,3 @@ def put_weights(lm: Any, weights: dict[str, torch.Tensor], checkpoint: str) -> N
                     "use the recipe that it was trained with"
                 )
             parameters[name].copy_(weight)
-
-
-def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> ModelCard:
-    recipe = parts.recipe
-    kinds = sorted({record.kind for record in parts.records})
-    seconds = {kind: sum(record.duration_s or 0 for record in parts.records if record.kind == kind) for kind in kinds}
-    phases = [
-        {"name": p.config.name, "steps": p.steps, "lr": p.config.lr, "weights": p.config.weights, "lora": p.config.lora}
-        for p in parts.phases[: parts.phases.index(plan) + 1]
-    ]
-    return ModelCard(
-        name=recipe.name,
-        base_model=recipe.lm.path,
-        languages=tuple(sorted({record.lang for record in parts.records if record.lang})),
-        data={
-            "training utterances": len(parts.records),
-            **{f"hours of {kind}": f"{total / 3600:.2f}" for kind, total in seconds.items()},
-        },
-        phases=phases,
-        metrics={"steps": manifest["step"], **manifest.get("metrics", {})},
-    )

@@ -14,8 +14,9 @@ from model.checkpoint_files import complete_checkpoints
 from model.export import export_model, load_model_folder
 from model.lm import build_language_model
 from ray_jobs.recipe import Recipe, load_recipe
+from ray_jobs.train_export import export_checkpoint
 from ray_jobs.train_loop import TrainLoop
-from ray_jobs.train_parts import TrainParts, export_checkpoint, first_model, load_parts, load_parts_of
+from ray_jobs.train_parts import TrainParts, first_model, load_parts, load_parts_of
 from tests.model.process_group import run_group
 from tests.ray_jobs.tiny_store import recipe_overrides, tiny_recipe, write_inputs
 

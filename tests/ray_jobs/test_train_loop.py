@@ -8,14 +8,16 @@ import torch
 
 from data import storage
 from model.checkpoint_files import assemble_weights, complete_checkpoints
+from data.errors import InputError
 from model.export import load_model_folder
-from ray_jobs import train
+from ray_jobs import export, train
+from ray_jobs.train_export import check_adapter_exports, export_checkpoint
 from ray_jobs.train_log import without_clock
 from ray_jobs.train_loop import TrainLoop
 from ray_jobs.train_metrics import MetricsLog, merge_metrics, rows_after
-from ray_jobs.train_parts import base_of, export_checkpoint, first_model, load_parts
+from ray_jobs.train_parts import base_of, first_model, load_parts
 from tests.model.process_group import run_group
-from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
+from tests.ray_jobs.tiny_store import recipe_overrides, tiny_recipe, write_inputs
 
 
 class Killed(Exception):
@@ -157,3 +159,64 @@ def test_what_a_phase_starts_from_enters_the_id_by_content(tmp_path: Path) -> No
         storage.write_text(folder / "config.json", content)
         ids.append(train.JOB.id(tiny_recipe(tmp_path, f"train.phases.0.start_from={folder}")))
     assert len({*ids, train.JOB.id(tiny_recipe(tmp_path))}) == 3
+
+
+def test_export_needs_no_cluster_and_says_data_phases_metrics_and_licences(
+    undisturbed: tuple[Path, dict[str, str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_cluster(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("export started or joined a Ray cluster")
+
+    monkeypatch.setattr("ray.init", no_cluster)
+    runs_dir, _, whole = undisturbed
+    last = complete_checkpoints(str(whole / "checkpoints"))[-1]
+    licences = ["licences.model=cc-by-4.0", "licences.data=CC0 1.0"]
+    assert export.main(["configs/tiny.yaml", *recipe_overrides(runs_dir, *licences), f"checkpoint={last}"]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert (folder.parent / "_SUCCESS").exists()
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    for line in (
+        "| training data | CC0 1.0 |",
+        "| cross_modal | 8 |",
+        "| steps | 16 |",
+        "| loss | ",
+        "| hours of speech |",
+    ):
+        assert line in card
+    assert not torch.distributed.is_initialized()
+
+
+def test_adapters_are_exported_beside_the_merged_model(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    runs_dir, inputs, whole = undisturbed
+    parts = load_parts(tiny_recipe(runs_dir, "train.phases.2.lora.export=adapter"), inputs)
+    export_checkpoint(parts, complete_checkpoints(str(whole / "checkpoints"))[-1], str(tmp_path / "model"))
+    adapter = tmp_path / "model" / "adapter"
+    base = storage.read_json(adapter / "adapter_config.json")["base_model_name_or_path"]
+    assert base == str(whole / "phases" / "cross_modal")
+    merged = PeftModel.from_pretrained(load_model_folder(base).lm, str(adapter)).merge_and_unload()
+    final = dict(load_model_folder(str(tmp_path / "model")).lm.named_parameters())
+    assert all(torch.allclose(weight, final[name], atol=1e-6) for name, weight in merged.named_parameters())
+    assert (adapter / "adapter_model.safetensors").stat().st_size < (
+        tmp_path / "model/model.safetensors"
+    ).stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("phase=chain_of_modality", "starts from a new model"),
+        ("train.phases.2.trainable=[layers]", "trainable: lora"),
+    ],
+)
+def test_adapters_that_could_not_stand_alone_are_refused(
+    undisturbed: tuple[Path, dict[str, str], Path], override: str, message: str
+) -> None:
+    runs_dir, inputs, _ = undisturbed
+    parts = load_parts(tiny_recipe(runs_dir, "train.phases.2.lora.export=adapter", override), inputs)
+    with pytest.raises(InputError, match=message):
+        check_adapter_exports(parts)

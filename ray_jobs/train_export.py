@@ -1,0 +1,123 @@
+"""From a checkpoint of any number of workers to a model folder: weights, card, licences, adapters. No cluster, no
+process group.
+"""
+
+from typing import Any
+
+from data import storage
+from data.config import BuiltinCorpus
+from data.corpus.adapters.base import adapter_class
+from data.corpus.brought import corpora_of
+from data.errors import InputError
+from model.adapter_export import ADAPTER, export_adapter
+from model.checkpoint_files import assemble_weights, read_manifest
+from model.export import INFO_FILE, export_model
+from model.model_card import ModelCard
+from model.schedule import PhasePlan
+from ray_jobs.recipe import Recipe
+from ray_jobs.train_log import flat_numbers
+from ray_jobs.train_parts import TrainParts, base_of, first_model, from_run, put_weights, run_folder_of
+
+OWN_LICENCE = "apache-2.0"  # of a model whose corpus was made here and whose weights began here
+UNKNOWN = "unknown"
+
+
+def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
+    """Write the model folder of a checkpoint of any number of workers; no cluster needed.
+
+    Raises InputError when the checkpoint is of another recipe, RuntimeError when what was written differs.
+    """
+    manifest = read_manifest(checkpoint)
+    plan = _phase_of(parts, manifest, checkpoint)
+    lm = first_model(parts, plan, run_folder_of(checkpoint), manifest["base"])
+    put_weights(lm, assemble_weights(checkpoint), checkpoint)
+    if _exports_adapter(plan):
+        check_adapter_exports(parts)
+        base = from_run(run_folder_of(checkpoint), manifest["base"])
+        export_adapter(storage.join(folder, ADAPTER), lm, str(base))
+    vocoders = {}
+    if parts.recipe.vocoder is not None:
+        vocoders["unit"] = storage.join(parts.inputs["train_vocoder"], "unit")
+    export_model(
+        folder,
+        lm,
+        parts.text_tokenizer,
+        parts.vocabulary,
+        parts.recipe.grammar,
+        list(parts.vocabulary.voices),
+        parts.store.streams,
+        {name: storage.join(parts.inputs["fit_tokenizer"], name) for name in parts.store.streams},
+        vocoders,
+        _card(parts, plan, manifest),
+    )
+
+
+def check_adapter_exports(parts: TrainParts) -> None:
+    """Raises InputError for a phase whose adapters alone would not give its model back."""
+    for plan in parts.phases:
+        if not _exports_adapter(plan):
+            continue
+        name, base = plan.config.name, base_of(parts, plan)
+        if base is None or not (base.startswith("phases/") or storage.exists(storage.join(base, INFO_FILE))):
+            raise InputError(
+                f"phase {name!r} has lora.export: adapter and starts from {base or 'a new model'}, which has no rows "
+                "for the recipe's codes: let a phase without adapters go before it, or take lora.export: merged"
+            )
+        if plan.config.trainable not in (None, "lora"):
+            raise InputError(
+                f"phase {name!r} has lora.export: adapter and trainable: {plan.config.trainable!r}: adapters would be "
+                "a part of what it trains; set trainable: lora, or lora.export: merged"
+            )
+
+
+def _exports_adapter(plan: PhasePlan) -> bool:
+    return plan.config.lora is not None and plan.config.lora.export == "adapter"
+
+
+def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> PhasePlan:
+    for plan in parts.phases:
+        if plan.config.name == manifest["phase"]:
+            return plan
+    known = [plan.config.name for plan in parts.phases]
+    raise InputError(f"{checkpoint!r} is of phase {manifest['phase']!r}, this recipe has {known}: use its own recipe")
+
+
+def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> ModelCard:
+    recipe = parts.recipe
+    kinds = sorted({record.kind for record in parts.records})
+    seconds = {kind: sum(record.duration_s or 0 for record in parts.records if record.kind == kind) for kind in kinds}
+    phases = [
+        {"name": p.config.name, "steps": p.steps, "lr": p.config.lr, "weights": p.config.weights, "lora": p.config.lora}
+        for p in parts.phases[: parts.phases.index(plan) + 1]
+    ]
+    licences = recipe.licences
+    base_model = recipe.model or recipe.lm.path
+    return ModelCard(
+        name=recipe.name,
+        base_model=base_model,
+        licence=licences.model or (OWN_LICENCE if _made_here(recipe) else UNKNOWN),
+        licences={
+            "training data": licences.data or _data_licence(recipe),
+            **({f"base model {base_model}": licences.base_model or UNKNOWN} if base_model else {}),
+        },
+        languages=tuple(sorted({record.lang for record in parts.records if record.lang})),
+        data={
+            "training utterances": len(parts.records),
+            **{f"hours of {kind}": f"{total / 3600:.2f}" for kind, total in seconds.items()},
+        },
+        phases=phases,
+        metrics={"steps": manifest["step"], **flat_numbers(manifest.get("metrics", {}))},
+    )
+
+
+def _made_here(recipe: Recipe) -> bool:
+    starts = [recipe.model, recipe.lm.path, *(phase.start_from for phase in recipe.train.phases)]
+    return isinstance(recipe.corpus, BuiltinCorpus) and not any(starts)
+
+
+def _data_licence(recipe: Recipe) -> str:
+    """What the adapters of the corpora say of their data."""
+    if isinstance(recipe.corpus, BuiltinCorpus):
+        return "made on this machine"
+    kinds = sorted({corpus.kind for corpus in corpora_of(recipe.corpus).values()})
+    return "; ".join(f"{kind}: {adapter_class(kind).licence}" for kind in kinds)
