@@ -26,8 +26,8 @@ from model.freezing import freeze
 from model.loss_parts import LossParts
 from model.schedule import PhasePlan, learning_rate
 from model.train_step import TensorBatch, to_tensors
-from ray_jobs.train_log import DataWait, TrainLog, flat_numbers
 from ray_jobs.train_export import export_checkpoint
+from ray_jobs.train_log import DataWait, TrainLog, flat_numbers
 from ray_jobs.train_parts import TrainParts, base_of, first_model
 from ray_jobs.train_sinks import Sink
 from ray_jobs.train_stop import StopRequest

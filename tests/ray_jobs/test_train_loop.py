@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data import storage
-from model.checkpoint_files import assemble_weights, complete_checkpoints
 from data.errors import InputError
+from model.checkpoint_files import assemble_weights, complete_checkpoints
 from model.export import load_model_folder
 from ray_jobs import export, train
 from ray_jobs.train_export import check_adapter_exports, export_checkpoint
