@@ -1,15 +1,7 @@
 """The train job: what its id hangs on, what it refuses, and what a SIGKILL does to it."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -23,9 +15,15 @@ from ray_jobs.train_loop import TrainLoop
 from ray_jobs.train_parts import load_parts, phases_to_run, target_phase
 from tests.model.process_group import run_group
 from tests.ray_jobs.tiny_store import recipe_overrides, tiny_recipe, write_inputs
-
-TIMEOUT_S = 300.0
-LONG = ("train.steps=120", "train.save_every=10", "train.keep_checkpoints=2")
+from tests.ray_jobs.train_process import (
+    LONG,
+    TIMEOUT_S,
+    kill_family,
+    said,
+    start,
+    training_workers,
+    wait_for_checkpoint,
+)
 
 
 def test_placement_and_cadence_do_not_change_the_id_but_the_dtype_in_use_does(tmp_path: Path) -> None:
@@ -171,59 +169,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs_dir / "train"
 
 
-def _start(runs_dir: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ray_jobs.train", "configs/tiny.yaml", *recipe_overrides(runs_dir, *LONG)]
-    with (runs_dir / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    return {**{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}, "OMP_NUM_THREADS": "1"}
-
-
-def _wait(condition: Callable[[], Any], what: str) -> Any:
-    """Polls within a bounded time."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited {TIMEOUT_S:.0f} s for {what}")
-
-
-def _wait_for_checkpoint(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    manifest = folder / "checkpoints" / f"step-{step:06d}" / "manifest.json"
-    _wait(lambda: manifest.exists() or process.poll() is not None, str(manifest))
-    assert process.poll() is None, (folder.parent / "log.txt").read_text()[-3000:]
-
-
-def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-
-
-def _kill_family(process: subprocess.Popen[bytes]) -> None:
-    family = _family(process) if psutil.pid_exists(process.pid) else []
-    for member in family:
-        try:
-            member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    process.wait(TIMEOUT_S)
-    psutil.wait_procs(family[1:], TIMEOUT_S)
-
-
-def _training_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    found = []
-    for member in _family(process):
-        try:
-            name = " ".join(member.cmdline())
-        except psutil.Error:
-            continue
-        if "RayTrainWorker" in name:
-            found.append(member)
-    return found
-
-
 def _same_as(undisturbed: Path, folder: Path) -> None:
     rows = [without_clock(row) for row in storage.read_jsonl(folder / "metrics.jsonl")]
     assert [row["step"] for row in rows] == list(range(1, 121))
@@ -243,15 +188,15 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(undisturbed: Path, tmp_
     recipe = tiny_recipe(tmp_path, *LONG)
     write_inputs(recipe)
     folder = Path(train.JOB.folder(recipe).path)
-    process = _start(tmp_path)
+    process = start(tmp_path)
     try:
-        _wait_for_checkpoint(folder, 40, process)
-        workers = _training_workers(process)
+        wait_for_checkpoint(folder, 40, process)
+        workers = training_workers(process)
         assert len(workers) == 2
         workers[1].kill()
-        assert process.wait(TIMEOUT_S) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        assert process.wait(TIMEOUT_S) == 0, said(tmp_path)
     finally:
-        _kill_family(process)
+        kill_family(process)
     _same_as(undisturbed, folder)
 
 
@@ -261,23 +206,23 @@ def test_after_a_kill_of_everything_the_job_goes_on_when_run_again(undisturbed: 
     recipe = tiny_recipe(tmp_path, *LONG)
     write_inputs(recipe)
     folder = Path(train.JOB.folder(recipe).path)
-    process = _start(tmp_path)
+    process = start(tmp_path)
     try:
-        _wait_for_checkpoint(folder, 50, process)
+        wait_for_checkpoint(folder, 50, process)
     finally:
-        _kill_family(process)
+        kill_family(process)
     kept = complete_checkpoints(str(folder / "checkpoints"))
     assert kept
     assert not (folder / "_SUCCESS").exists()
     kept_at = {path: (Path(path) / "manifest.json").stat().st_mtime_ns for path in kept}
-    again = _start(tmp_path)
+    again = start(tmp_path)
     try:
         first_new = int(kept[-1].rsplit("-", 1)[-1]) // 10 * 10 + 10
-        _wait_for_checkpoint(folder, first_new, again)
+        wait_for_checkpoint(folder, first_new, again)
         assert (Path(kept[-1]) / "manifest.json").stat().st_mtime_ns == kept_at[kept[-1]]
-        assert again.wait(TIMEOUT_S) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        assert again.wait(TIMEOUT_S) == 0, said(tmp_path)
     finally:
-        _kill_family(again)
+        kill_family(again)
     _same_as(undisturbed, folder)
     last = complete_checkpoints(str(folder / "checkpoints"))[-1]
     arguments = [*recipe_overrides(tmp_path, *LONG), f"checkpoint={last}"]

@@ -1,0 +1,44 @@
+"""SIGTERM to the driver of a training, and errors that end a job with a line instead of a traceback."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from data.errors import RunError
+from ray_jobs.job import run_command
+from ray_jobs.train_stop import STOP, saving_on_sigterm
+
+
+def _wait_in_vain(folder: Path) -> None:
+    with saving_on_sigterm(str(folder), 0.2):
+        assert not (folder / STOP).exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (folder / STOP).exists()
+        time.sleep(10)  # the alarm interrupts it
+
+
+def test_sigterm_asks_by_a_file_and_ends_in_an_error_when_nobody_saves(tmp_path: Path) -> None:
+    (tmp_path / STOP).write_text("left by a run before")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RunError, match=r"no checkpoint within train.grace_s=0.2"):
+        _wait_in_vain(tmp_path)
+    assert not (tmp_path / STOP).exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_saves_in_time_hears_no_alarm(tmp_path: Path) -> None:
+    with saving_on_sigterm(str(tmp_path), 0.2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.3)
+
+
+def test_a_named_error_ends_a_job_with_1_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(out: object) -> None:
+        raise RunError("what happened and where")
+
+    assert run_command("train", fail) == 1
+    assert caplog.messages == ["what happened and where"]
+    assert caplog.records[0].exc_info is None
