@@ -8,6 +8,7 @@ import av
 import av.logging
 import numpy as np
 
+from data.audio_end import missing_end
 from data.audio_source import AudioError, Source
 
 _PROBED_BYTES = 16
@@ -34,7 +35,7 @@ def open_container(handle: Any, refusal: str) -> Iterator[Source]:
     with container:
         if not container.streams.audio:
             raise AudioError("not_audio", f"{name}: the file has no audio stream")
-        yield _ContainerSource(container)
+        yield _ContainerSource(container, handle)
 
 
 def _format(head: bytes) -> str | None:
@@ -53,7 +54,8 @@ def _format(head: bytes) -> str | None:
 class _ContainerSource:
     """Decoded from the beginning, whatever the offset: times in these files are too coarse to seek to a sample."""
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container: Any, handle: Any) -> None:
+        self._handle = handle
         # Bare AAC states no length; FFmpeg's guess from the first bit rates may be a tenth of it.
         stated = container.duration if container.format.name != "aac" else None
         self.stated_s = stated / av.time_base if stated else None
@@ -66,8 +68,8 @@ class _ContainerSource:
         self.channels = int(self._first.layout.nb_channels)
 
     def missing_end(self) -> str | None:
-        """Nothing is known: a cut mp4 does not open, and webm promises no length."""
-        return None
+        """What the container's outer elements promise and the file lacks. The decoder has read to the end by now."""
+        return missing_end(self._handle)
 
     def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
         """Float32 samples (n, channels) from `start_sample`."""

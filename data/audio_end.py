@@ -1,7 +1,7 @@
 """Whether the end of a recording is there: what its header or its closing mark promises, against the bytes at hand.
 
-libsndfile reads a cut WAV, Ogg or MP3 file as a shorter one, without a word; its transcript would then be of more
-than is heard. (FLAC says itself that it is cut.)
+libsndfile reads a cut WAV, Ogg or MP3 file as a shorter one, FFmpeg a cut webm, without a word; its transcript would
+then be of more than is heard. (FLAC says itself that it is cut.)
 """
 
 import os
@@ -13,13 +13,15 @@ _UNKNOWN_SIZE = 0x7F000000  # from here on a placeholder of writers that could n
 _HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 17  # holds at least one whole page of Ogg, which has at most 65,307 bytes
 _MAX_CHUNKS = 64
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _XING_OFFSETS = (13, 15, 21, 23, 36, 38)  # from the frame: its header, perhaps a checksum, and side information
 
 
 def missing_end(handle: Any) -> str | None:
-    """What is lacking of the WAV, Ogg or MP3 file in a seekable binary `handle`; None where nothing is known to lack.
+    """What is lacking of the file in a seekable binary `handle`: WAV, Ogg, MP3, mp4 and m4a, webm and mkv.
 
-    Formats without a promise (MP3 without a Xing or Info tag, a WAV stream of unknown length) are taken as whole.
+    None where nothing is known to lack. Files without a promise (MP3 without a Xing or Info tag, WAV and webm streams
+    of unknown length, bare AAC) are taken as whole.
     """
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
@@ -28,6 +30,10 @@ def missing_end(handle: Any) -> str | None:
         return _missing_samples(handle, size)
     if head[:4] == b"OggS":
         return _missing_page(handle, size)
+    if head[4:8] == b"ftyp":
+        return _missing_box(handle, size)
+    if head[:4] == _EBML:
+        return _missing_segment(head, size)
     return _missing_frames(head, size)
 
 
@@ -78,6 +84,43 @@ def _missing_frames(head: bytes, size: int) -> str | None:
         "bytes of MP3 frames",
         tolerated=_TOLERATED_MP3_BYTES,
     )
+
+
+def _missing_box(handle: Any, size: int) -> str | None:
+    """Walk the outer boxes of an mp4 file; each says where the next begins."""
+    position = 0
+    for _ in range(_MAX_CHUNKS):
+        handle.seek(position)
+        header = handle.read(16)
+        stated = int.from_bytes(header[:4], "big")
+        if len(header) < 8 or stated == 0:  # the last box may reach to the end, whatever that is
+            return None
+        if stated == 1:
+            stated = int.from_bytes(header[8:], "big")
+        if stated > size - position:
+            return _compare(stated, size - position, "bytes of a box", tolerated=0)
+        position += max(stated, 8)
+    return None
+
+
+def _missing_segment(head: bytes, size: int) -> str | None:
+    """Matroska's second element holds all the rest, and states its size unless it was written as a stream."""
+    stated, start = _ebml_size(head, len(_EBML))
+    position = start + (stated or 0)
+    if head[position : position + 4] != _SEGMENT:
+        return None
+    stated, start = _ebml_size(head, position + 4)
+    return None if stated is None else _compare(stated, size - start, "bytes of the segment", tolerated=0)
+
+
+def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
+    """(size or None where it is left open, position behind it): the first set bit tells how many bytes it has."""
+    first = head[position] if position < len(head) else 0
+    length = 9 - first.bit_length()
+    bits = 7 * length
+    value = int.from_bytes(head[position : position + length], "big") & ((1 << bits) - 1)
+    known = first and value < (1 << bits) - 1
+    return (value if known else None), position + length
 
 
 def _compare(stated: int, there: int, what: str, tolerated: int = _TOLERATED_BYTES) -> str | None:

@@ -27,10 +27,10 @@ def burst(duration_s: float = 1.0, at_s: float = 0.5) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * 440 * time_N) * np.exp(-((time_N - at_s) ** 2) * 200)).astype(np.float32)
 
 
-def encoded(wave_N: np.ndarray, name: str, layout: str = "mono") -> bytes:
+def encoded(wave_N: np.ndarray, name: str, layout: str = "mono", **options: str) -> bytes:
     container_name, codec = FORMATS[name]
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container_name) as container:
+    with av.open(buffer, "w", format=container_name, options=options) as container:
         stream = container.add_stream(codec, rate=RATE, layout=layout)
         waves_CN = np.repeat(wave_N[None], stream.layout.nb_channels, axis=0)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waves_CN), format="fltp", layout=layout)
@@ -69,6 +69,32 @@ def test_a_span_is_the_slice_of_the_whole(name: str, tmp_path: Path) -> None:
         part = load_audio(str(path), RATE, start / RATE, (end - start) / RATE)
         np.testing.assert_array_equal(part, whole[start:end])
     np.testing.assert_array_equal(np.concatenate(list(iter_blocks(str(path), RATE))), whole)
+
+
+def index_first(content: bytes, path: Path) -> bytes:
+    """The same mp4 as players in browsers want it; with its index at the end a cut one does not even open."""
+    with av.open(io.BytesIO(content)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["webm", "mkv", "m4a"])
+def test_a_container_that_was_cut_says_so_and_a_whole_one_does_not(name: str, tmp_path: Path) -> None:
+    whole = encoded(burst(6.0), name)
+    whole = index_first(whole, tmp_path / "a.m4a") if name == "m4a" else whole
+    assert decode_audio(whole, 16000).size == pytest.approx(96000, abs=2000)
+    for share in (0.7, 0.9, 0.99):
+        # The half of a packet that a cut leaves is more than FFmpeg's AAC decoder takes.
+        assert reason_of(whole[: int(len(whole) * share)]) in ("truncated", "undecodable" if name == "m4a" else "")
+
+
+def test_a_stream_of_open_length_is_taken_as_it_is() -> None:
+    live = encoded(burst(2.0), "webm", live="1")
+    assert decode_audio(live[: int(len(live) * 0.8)], 16000).size > 8000
 
 
 def test_a_guessed_length_is_no_length(tmp_path: Path) -> None:
@@ -112,7 +138,7 @@ def test_broken_containers_give_sound_or_a_reason(name: str, data: st.DataObject
     except AudioError as error:
         outcome = error
     if isinstance(outcome, AudioError):
-        assert outcome.reason in ("not_audio", "empty", "undecodable", "bad_rate", "bad_channels", "nan")
+        assert outcome.reason in ("not_audio", "empty", "undecodable", "bad_rate", "bad_channels", "nan", "truncated")
     else:
         assert outcome.size
         assert np.isfinite(outcome).all()
