@@ -222,9 +222,3 @@ def split_document(document: PlannedDocument, max_tokens: int) -> list[PlannedDo
     """
     starts = range(0, document.num_tokens - 1, max_tokens - 1)
     return [document._replace(start=start, num_tokens=min(max_tokens, document.num_tokens - start)) for start in starts]
-
-
-def steps_of(planner: Planner, num_steps: int, max_documents: int) -> int:
-    """How many of the first `num_steps` steps have about `max_documents` documents together, at least one."""
-    per_step = sum(len(row) for row in planner.plan(0))
-    return max(1, min(num_steps, max_documents // max(1, per_step)))
