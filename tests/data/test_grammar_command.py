@@ -1,8 +1,10 @@
 """`python -m data.grammar`."""
 
 import json
+import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from data.grammar.command import main
 from data.grammar.formats import KINDS
 from data.grammar.instructions import built_in
+from data.text_tokenizer import build_byte_words_tokenizer, decode_text
 
 GOLDEN: dict[str, Any] = {
     "id": "g",
@@ -131,3 +134,56 @@ def test_the_names_and_the_built_in_instructions(capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == list(built_in()["text_to_music"])
     done = subprocess.run([sys.executable, "-m", "data.grammar", "list"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(KINDS)
+
+
+@pytest.mark.slow
+def test_the_format_that_the_docs_add_is_found_shown_and_keeps_the_contract(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    guide = (root / "docs" / "sequences.md").read_text()
+    source = guide.split("```python\n")[1].split("```")[0]
+    for folder in ("data", "tests/data"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    (tmp_path / "data" / "grammar" / "formats" / "spoken_questions.py").write_text(source)
+    (tmp_path / "record.json").write_text(json.dumps(FULL))
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "spoken_questions" in run("data.grammar", "list").split()
+    shown = json.loads(run("data.grammar", "show", "spoken_questions", "record.json"))
+    assert shown["tokens"][:2] == ["[Q]", "<unit.0:78>"]
+    assert shown["parsed"] == shown["segments"]
+    assert "passed" in run("pytest", "-q", "tests/data/test_grammar_contract.py", "-k", "spoken_questions")
+
+
+def test_the_docs_show_what_the_command_shows(shown: Any) -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "sequences.md").read_text()
+    record = json.loads(guide.split("```json\n")[1].split("```")[0])
+    written = guide.split("```json\n")[1].split("```")[2].strip().splitlines()
+    texts = build_byte_words_tokenizer([])
+    lines = []
+    for kind in KINDS:
+        result = shown(kind, record, "--seed", "151")
+        words: list[str] = []
+        for is_text, run in groupby(
+            zip(result["ids"], result["tokens"], strict=True), lambda pair: pair[0] < len(texts)
+        ):
+            pairs = list(run)
+            words += [decode_text(texts, [i for i, _ in pairs])] if is_text else [token for _, token in pairs]
+        lines.append(f"{kind:<28} {' '.join(words)}")
+    assert lines == written
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_record_of_nothing_is_said_to_lack_what_the_format_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    (tmp_path / "r.json").write_text('{"id": "bare"}')
+    assert main(["show", kind, str(tmp_path / "r.json")]) == 2
+    said = capsys.readouterr().err
+    assert f"task {kind!r}: record 'bare' lacks " in said
+    assert "something that the sequence shows" not in said
