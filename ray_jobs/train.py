@@ -34,7 +34,7 @@ def work(run: Run) -> None:
     """Write checkpoints/, phases/, model/ and metrics.jsonl."""
     recipe = with_dtype(run.recipe)
     folder = run.folder.path
-    parts = load_parts(recipe, run.inputs)
+    parts = load_parts(recipe, run.inputs, run_folder=folder, measures=True)
     check_sinks(recipe.train.sinks)
     check_adapter_exports(parts)
     if newest := newest_readable(storage.join(folder, CHECKPOINTS)):

@@ -84,8 +84,12 @@ def _phase_of(parts: TrainParts, manifest: dict[str, Any], checkpoint: str) -> P
 
 def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> ModelCard:
     recipe = parts.recipe
-    kinds = sorted({record.kind for record in parts.records})
-    seconds = {kind: sum(record.duration_s or 0 for record in parts.records if record.kind == kind) for kind in kinds}
+    seconds: dict[str, float] = {}
+    languages: set[str | None] = set()
+    for record in parts.store.records:  # in their order, which a large store is read fastest in
+        if record.split == "train":
+            seconds[record.kind] = seconds.get(record.kind, 0) + (record.duration_s or 0)
+            languages.add(record.lang)
     phases = [
         {"name": p.config.name, "steps": p.steps, "lr": p.config.lr, "weights": p.config.weights, "lora": p.config.lora}
         for p in parts.phases[: parts.phases.index(plan) + 1]
@@ -100,10 +104,10 @@ def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> Model
             "training data": licences.data or _data_licence(recipe),
             **({f"base model {base_model}": licences.base_model or UNKNOWN} if base_model else {}),
         },
-        languages=tuple(sorted({record.lang for record in parts.records if record.lang})),
+        languages=tuple(sorted(filter(None, languages))),
         data={
             "training utterances": len(parts.records),
-            **{f"hours of {kind}": f"{total / 3600:.2f}" for kind, total in seconds.items()},
+            **{f"hours of {kind}": f"{total / 3600:.2f}" for kind, total in sorted(seconds.items())},
         },
         phases=phases,
         metrics={"steps": manifest["step"], **flat_numbers(manifest.get("metrics", {}))},

@@ -1,6 +1,7 @@
 """What a training needs from its recipe and inputs, put together once: store, vocabulary, grammars, phases, models."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from data.config import GrammarConfig
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.template import build_grammars
+from data.lengths import Lengths
 from data.store import Record, TokenStore
 from data.stream import TokenStream
 from data.text_tokenizer import load_text_tokenizer
@@ -23,6 +25,7 @@ from model.schedule import PhasePlan, plan_phases, replace_weights
 from model.train_config import PhaseConfig
 from ray_jobs.draw_instructions import with_drawn
 from ray_jobs.recipe import Recipe
+from ray_jobs.train_store import find_sidecar, fingerprint_of, make_sidecar
 
 log = logging.getLogger("antiphon")
 
@@ -37,17 +40,18 @@ class TrainParts:
     recipe: Recipe
     inputs: dict[str, str]
     store: TokenStore
-    records: list[Record]
+    records: Sequence[Record]
     text_tokenizer: Any
     vocabulary: Vocabulary
     grammars: dict[str, Grammar]
     phases: tuple[PhasePlan, ...]
+    lengths: Lengths | None = None  # of all records of the store, where a sidecar has them
 
     def stream(self, plan: PhasePlan) -> TokenStream:
         """The token stream of a phase; its steps count from 0."""
         train = self.recipe.train
         return TokenStream(
-            self.records,
+            self.records if self.lengths is None else self.store.records,
             self.grammars,
             self.recipe.grammar.groups,
             plan.config,
@@ -56,33 +60,56 @@ class TrainParts:
             global_batch_rows=train.global_batch_rows,
             seed=self.recipe.seed * PHASE_SEEDS + plan.index,
             streams=self.store.streams,
+            lengths=self.lengths,
             over_long=train.over_long,
         )
 
 
-def load_parts(recipe: Recipe, inputs: dict[str, str], base: str | None = None) -> TrainParts:
+def load_parts(
+    recipe: Recipe,
+    inputs: dict[str, str],
+    base: str | None = None,
+    run_folder: str | None = None,
+    measures: bool = False,
+) -> TrainParts:
     """Open the inputs (folders by job name). Raises InputError when they do not fit the recipe.
 
     Where the weights come from a model folder (`base`, by default `model=`), its text tokenizer is used, and its
-    vocabulary with what the recipe has beside it appended.
+    vocabulary with what the recipe has beside it appended. A large store is read by the sidecar in `run_folder`; who
+    `measures` makes it there, and must be the only one.
     """
     recipe = recipe.model_copy(update={"grammar": with_drawn(recipe.grammar, inputs)})
-    store = TokenStore.open(inputs["tokenize_speech"])
+    folder = inputs["tokenize_speech"]
     base = model_folder_of(recipe) if base is None else base
     text_tokenizer = load_text_tokenizer(base or storage.join(inputs["fit_tokenizer"], "text"))
-    known = _vocabulary_of(base, store) if base else None
     if base is None and (recipe.model or recipe.lm.path):
         check_text_tokenizer(text_tokenizer, str(recipe.model or recipe.lm.path))
-    vocabulary = build_vocabulary_for(recipe, store, text_tokenizer, known)
+
+    def describe(store: TokenStore) -> tuple[dict[str, Grammar], dict[str, Any]]:
+        known = _vocabulary_of(base, store) if base else None
+        vocabulary = build_vocabulary_for(recipe, store, text_tokenizer, known)
+        grammars = build_grammars(recipe.grammar, vocabulary, text_tokenizer, store.streams)
+        return grammars, {"vocabulary": vocabulary.to_json()}
+
+    side = None
+    if run_folder is not None:
+        known = read_info(base)["blocks"] if base else None
+        fingerprint = fingerprint_of(folder, recipe.grammar, text_tokenizer, known)
+        if measures:
+            make_sidecar(folder, run_folder, fingerprint, describe)
+        side = find_sidecar(run_folder, fingerprint)
+    store = TokenStore.open(folder) if side is None else side.store
+    vocabulary = Vocabulary.from_json((side.about if side else describe(store)[1])["vocabulary"])
     return TrainParts(
         recipe=recipe,
         inputs=inputs,
         store=store,
-        records=[record for record in store.records if record.split == "train"],
+        records=store.split("train"),
         text_tokenizer=text_tokenizer,
         vocabulary=vocabulary,
         grammars=build_grammars(recipe.grammar, vocabulary, text_tokenizer, store.streams),
         phases=phases_to_run(recipe),
+        lengths=None if side is None else side.lengths,
     )
 
 
@@ -129,20 +156,24 @@ def build_vocabulary_for(
 ) -> Vocabulary:
     """The vocabulary of a run, `base` extended where there is one: voices are the speakers whose training records some
     task with a voice accepts."""
-    train = [record for record in store.records if record.split == "train"]
-    speakers = sorted({record.speaker for record in train if record.speaker})
+    speakers = sorted({record.speaker for record in store.records if record.split == "train" and record.speaker})
     everyone = build_vocabulary(text_tokenizer, store.streams, recipe.grammar, speakers, base)
-    voices = _heard(train, recipe.grammar, everyone, text_tokenizer)
+    voices = _heard(store, recipe.grammar, everyone, text_tokenizer)
     return build_vocabulary(text_tokenizer, store.streams, recipe.grammar, voices, base)
 
 
-def _heard(records: list[Record], config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> list[str]:
+def _heard(store: TokenStore, config: GrammarConfig, vocabulary: Vocabulary, text_tokenizer: Any) -> list[str]:
     config = config.model_copy(update={"formats": {}, "groups": {}})  # no format names a voice
     grammars = build_grammars(config, vocabulary, text_tokenizer)
     voiced = [grammars[task] for task, template in config.templates.items() if SPEAKER_SLOT in template]
     heard: set[str] = set()
-    for record in records:
-        if record.speaker and record.speaker not in heard and any(grammar.accepts(record) for grammar in voiced):
+    for record in store.records if voiced else ():
+        if (
+            record.split == "train"
+            and record.speaker
+            and record.speaker not in heard
+            and any(grammar.accepts(record) for grammar in voiced)
+        ):
             heard.add(record.speaker)
     return sorted(heard)
 

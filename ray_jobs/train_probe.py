@@ -43,7 +43,7 @@ class Probe:
 
 def _questions(parts: TrainParts, task: str) -> list[Question]:
     train, grammar = parts.recipe.train, parts.grammars[task]
-    dev = [record for record in parts.store.records if record.split == "dev" and grammar.accepts(record)]
+    dev = [record for record in parts.store.split("dev") if grammar.accepts(record)]
     found: list[Question] = []
     for record in sorted(dev, key=lambda record: record.id):
         prompt = grammar.prompt(record)

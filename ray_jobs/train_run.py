@@ -105,7 +105,7 @@ def train_worker(config: dict[str, Any]) -> str | None:
         """Ray learns of the checkpoint; keeping and deleting it is not its business."""
         ray_train.report({**metrics, "checkpoint": checkpoint})
 
-    parts = load_parts(Recipe.model_validate(config["recipe"]), config["inputs"])
+    parts = load_parts(Recipe.model_validate(config["recipe"]), config["inputs"], run_folder=config["folder"])
     try:
         TrainLoop(parts, config["folder"], report, [RayMetricsSink(config["folder"])]).run()
     except RunError as error:

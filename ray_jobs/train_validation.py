@@ -76,7 +76,7 @@ def validation_rows(parts: TrainParts, plan: PhasePlan) -> dict[str, Batch]:
     `validation` that is unknown or without held-out records, and where nothing is left.
     """
     recipe, asked = parts.recipe, plan.config.validation
-    dev = [record for record in parts.store.records if record.split == "dev"]
+    dev = parts.store.split("dev")
     found = {}
     for task in asked if asked is not None else _trained(parts, plan):
         if task not in parts.grammars:

@@ -51,7 +51,7 @@ def proxy_stream(parts: TrainParts, weights: dict[str, float]) -> TokenStream:
 def held_out_rows(parts: TrainParts) -> dict[str, TensorBatch]:
     """Task -> packed rows of the dev split, for every task of the groups searched over."""
     recipe = parts.recipe
-    dev = [record for record in parts.store.records if record.split == "dev"]
+    dev = parts.store.split("dev")
     tasks = [task for group in recipe.tune.groups for task in recipe.grammar.groups[group]]
     return {
         task: to_tensors(
