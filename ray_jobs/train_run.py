@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-from data.errors import RunError
+from data.errors import InputError, RunError
 from model.train_config import TrainConfig
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
@@ -16,7 +16,7 @@ from ray_jobs.train_metrics import rows_after
 from ray_jobs.train_parts import TrainParts, load_parts
 from ray_jobs.train_sinks import RayMetricsSink
 from ray_jobs.train_stop import saving_on_sigterm
-from ray_jobs.train_watchdog import StalledError
+from ray_jobs.train_watchdog import Progress, StalledError, run_watched
 
 log = logging.getLogger("antiphon")
 
@@ -24,7 +24,8 @@ PROGRESS_EVERY_S = 5.0
 
 
 def run_training(parts: TrainParts, folder: str) -> None:
-    """Train on `train.num_workers` workers until every phase is done. Raises RunError when they cannot.
+    """Train on `train.num_workers` workers until every phase is done. Raises RunError when they cannot,
+    InputError when they refuse what they were given.
 
     A worker that dies or stalls is replaced, with all others, up to `train.max_failures` times; training goes on from
     the last checkpoint. So does a call for a folder whose training was cut off. SIGTERM saves and ends.
@@ -66,7 +67,7 @@ def run_training(parts: TrainParts, folder: str) -> None:
             ended = trainer.fit().return_value
     except TrainingFailedError as error:
         log.error("train: %s", error)
-        raise RunError(_told(error, train.max_failures)) from error
+        raise _told(error, train.max_failures) from error
     finally:
         stop.set()
         watcher.join(PROGRESS_EVERY_S)
@@ -81,13 +82,16 @@ def bound_waits(train: TrainConfig) -> None:
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.stall_s)
 
 
-def _told(error: Exception, max_failures: int) -> str:
-    """One line of what made a training fail: of its workers' errors, the one that says most."""
+def _told(error: Exception, max_failures: int) -> Exception:
+    """What made a training fail, in one line: of its workers' errors, the one that says most."""
     failures = getattr(error, "worker_failures", {})
-    lines = {rank: str(failure).strip().splitlines()[-1] for rank, failure in failures.items() if str(failure).strip()}
-    stalled = [line for line in lines.values() if StalledError.__name__ in line]
-    first = next(iter(stalled), None) or next((f"rank {rank}: {line}" for rank, line in lines.items()), str(error))
-    return (
+    texts = {rank: str(failure).strip() for rank, failure in failures.items()}
+    lines = [f"rank {rank}: {text.splitlines()[-1]}" for rank, text in texts.items() if text]
+    for line in lines:
+        if f"{InputError.__name__}: " in line:
+            return InputError(line.split(f"{InputError.__name__}: ", 1)[1])
+    first = next((line for line in lines if StalledError.__name__ in line), lines[0] if lines else str(error))
+    return RunError(
         f"training failed after {max_failures} retries (train.max_failures): {first}. Its checkpoints are whole: "
         "run this again to go on from the newest"
     )
@@ -105,9 +109,12 @@ def train_worker(config: dict[str, Any]) -> str | None:
         """Ray learns of the checkpoint; keeping and deleting it is not its business."""
         ray_train.report({**metrics, "checkpoint": checkpoint})
 
-    parts = load_parts(Recipe.model_validate(config["recipe"]), config["inputs"], run_folder=config["folder"])
+    recipe, folder = Recipe.model_validate(config["recipe"]), config["folder"]
+    parts = run_watched(
+        lambda: load_parts(recipe, config["inputs"], run_folder=folder), Progress(), recipe.train.stall_s
+    )
     try:
-        TrainLoop(parts, config["folder"], report, [RayMetricsSink(config["folder"])]).run()
+        TrainLoop(parts, folder, report, [RayMetricsSink(folder)]).run()
     except RunError as error:
         return str(error)
     return None
