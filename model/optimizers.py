@@ -17,7 +17,7 @@ def build_optimizer(module: torch.nn.Module, train: TrainConfig) -> torch.optim.
     """The optimizer of `train` over the trainable weights of `module`; its learning rate is set at each step.
 
     Norms and biases do not decay, nor do weights of which only some rows train (model/freezing.py): decay would move
-    the others. With the optimizer's state offloaded on a GPU machine, AdamW is DeepSpeed's for CPUs.
+    the others. On GPUs, and where its state is offloaded, AdamW is PyTorch's fused one.
     """
     trainable = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in trainable if train.optimizer == "muon" and _is_layer_matrix(name, weight)]
@@ -30,10 +30,6 @@ def build_optimizer(module: torch.nn.Module, train: TrainConfig) -> torch.optim.
     adam_groups = [group for group in groups if group["params"]]
     if train.optimizer == "muon":
         return MuonWithAdamW(matrices, adam_groups, train)
-    if train.offload_optimizer != "none" and torch.cuda.is_available():
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(adam_groups, lr=0.0, betas=(train.beta1, train.beta2), eps=ADAM_EPS)
     return _adamw(adam_groups, train)
 
 
@@ -78,8 +74,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def _adamw(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019)."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=(train.beta1, train.beta2), eps=ADAM_EPS)
+    """AdamW (Loshchilov & Hutter 2019). Fused it needs no compiler, as DeepSpeed's for CPUs would."""
+    fused = train.offload_optimizer != "none" or any(weight.is_cuda for group in groups for weight in group["params"])
+    return torch.optim.AdamW(
+        groups, lr=0.0, betas=(train.beta1, train.beta2), eps=ADAM_EPS, fused=True if fused else None
+    )
 
 
 def _is_layer_matrix(name: str, weight: torch.nn.Parameter) -> bool:
