@@ -159,9 +159,9 @@ class PhaseMixture(Frozen):
         "tokens", description="what the weights are shares of; samples are records, exact in every thousand"
     )
     picks: Literal["largest_deficit", "earliest_deadline"] = Field(
-        "largest_deficit",
-        description="how shares of tokens are kept: largest_deficit never lets a source be ahead by more than one "
-        "document nor behind by two, earliest_deadline by more than one either way",
+        "earliest_deadline",
+        description="how shares of tokens are kept: earliest_deadline to one document either way, largest_deficit "
+        "(simpler and older) to one ahead and less than two behind",
     )
     temperature: float = Field(
         1.0,
@@ -202,7 +202,7 @@ class PhaseMixture(Frozen):
         steps = [point.step for point in self.weight_schedule]
         if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError(f"weight_schedule of phase {self.name!r} has steps {steps}: give them in ascending order")
-        if self.unit == "samples" and self.picks != "largest_deficit":
+        if self.unit == "samples" and self.picks != "earliest_deadline":
             raise ValueError(f"phase {self.name!r}: picks is for shares of tokens: leave it out with unit: samples")
         low = {task: epochs for task, epochs in self.max_epochs.items() if epochs <= 0}
         if low:

@@ -49,7 +49,7 @@ def shown(plans: Planner, steps: int) -> list[PlannedDocument]:
         [
             {},
             {"unit": "samples"},
-            {"picks": "earliest_deadline"},
+            {"picks": "largest_deficit"},
             {"max_epochs": {"a": 1.5}},
             {"weight_schedule": [{"step": 20, "weights": {"c": 1.0}}, {"step": 40, "weights": {"a": 1.0}}]},
             {"over_long": "split", "splittable": frozenset({"a"}), "row_tokens": 48},

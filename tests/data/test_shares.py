@@ -185,7 +185,7 @@ def test_what_a_source_that_ends_was_owed_goes_to_the_others() -> None:
     assert picker.tokens["a"] == before["a"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"picks": "earliest_deadline"}, {"unit": "samples"}])
+@pytest.mark.parametrize("changes", [{}, {"picks": "largest_deficit"}, {"unit": "samples"}])
 def test_a_picker_goes_on_from_its_state(changes: dict[str, str]) -> None:
     phase = mixture(weights={"a": 0.55, "b": 0.25, "c": 0.2}, **changes)
     shares = ShareSchedule(GROUPS, phase).at(0)
@@ -205,7 +205,7 @@ def test_a_picker_goes_on_from_its_state(changes: dict[str, str]) -> None:
         ({"weights": {"a": 0.7, "b": 0.7}}, "sum to 1.4"),
         ({"weight_schedule": [{"step": 5, "weights": {"a": 0.2}}]}, "sum to 0.2"),
         ({"weight_schedule": [{"step": s, "weights": {"a": 1.0}} for s in (5, 5)]}, "ascending"),
-        ({"unit": "samples", "picks": "earliest_deadline"}, "picks is for shares of tokens"),
+        ({"unit": "samples", "picks": "largest_deficit"}, "picks is for shares of tokens"),
         ({"max_epochs": {"a": 0}}, "above 0"),
         ({"temperature": 0}, "temperature"),
     ],

@@ -37,7 +37,7 @@ MIXTURES = (
     {},
     {"unit": "samples", "crop_probability": 0.0},
     {"weight_schedule": [{"step": 8, "weights": {"lm": 1.0}}], "temperature": 2.0},
-    {"max_epochs": {"asr": 1.0}, "picks": "earliest_deadline"},
+    {"max_epochs": {"asr": 1.0}, "picks": "largest_deficit"},
 )
 
 
