@@ -21,7 +21,7 @@ from model.audio_tokenizers.base import (
     load_audio_tokenizer,
     tokenizer_class,
 )
-from model.audio_tokenizers.brought import brought_paths, content_ids
+from model.audio_tokenizers.brought import brought_paths, content_ids, unpinned
 from model.audio_tokenizers.shared_kmeans import FIT_VERSION
 from model.config import AudioTokenizerConfig, FramesConfig, SslUnits, UtterancesConfig
 from ray_jobs import prepare
@@ -192,7 +192,11 @@ def inspect(recipe: Recipe) -> list[str]:
     named = weight_paths("text", recipe.text)
     for name, config in recipe.tokenizers.items():
         named |= weight_paths(f"tokenizers.{name}", config)
-    return weight_lines(named)
+    return weight_lines(named) + [
+        f"missing tokenizers.{name}.revision: the commit of {path}; the work begins when it is given"
+        for name, config in recipe.tokenizers.items()
+        if (path := unpinned(config))
+    ]
 
 
 def plan(recipe: Recipe) -> list[str]:

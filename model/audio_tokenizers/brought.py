@@ -24,6 +24,13 @@ def brought_paths(config: BaseModel) -> dict[str, str]:
     return {name: path for name, path in named.items() if path and storage.exists(path)}
 
 
+def unpinned(config: BaseModel) -> str | None:
+    """The hub id that `config` names without a commit; nothing is asked of the hub."""
+    path, revision = getattr(config, "path", None), getattr(config, "revision", None)
+    may_be_pinned = "revision" in type(config).model_fields
+    return path if may_be_pinned and path and not revision and not storage.exists(path) else None
+
+
 def content_ids(config: BaseModel) -> list[str]:
     """Hashes of what `config` brings, in order of the fields: what enters a job's id in place of the paths."""
     return [content_id(path) for _, path in sorted(brought_paths(config).items())]

@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import InputError
 from data.frozen import Frozen
-from model.audio_tokenizers.brought import bring_weights, brought_paths, content_ids, weights_location
+from model.audio_tokenizers.brought import bring_weights, brought_paths, content_ids, unpinned, weights_location
 
 
 class Brought(Frozen):
@@ -59,6 +59,16 @@ def test_a_name_that_is_neither_folder_nor_model_is_an_input_error(tmp_path, mon
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="neither a folder here nor a model"):
         bring_weights("no/such-model", None, str(tmp_path / "unit"))
+
+
+def test_only_a_hub_id_without_a_commit_is_unpinned(tmp_path):
+    class Pinned(Brought):
+        revision: str | None = None
+
+    assert unpinned(Pinned(path="a/b")) == "a/b"
+    assert unpinned(Pinned(path="a/b", revision="0" * 40)) is None
+    assert unpinned(Pinned(path=make_weights(tmp_path / "here"))) is None
+    assert unpinned(Brought(path="a/b")) is None
 
 
 def test_a_hub_id_needs_the_commit_and_the_error_says_which_it_is(tmp_path, monkeypatch):
