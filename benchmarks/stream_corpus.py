@@ -4,6 +4,7 @@ Shapes: N = rows.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,9 @@ def write_plain_store(folder: str, count: int, words: list[str], rng: np.random.
     for first in range(0, count, SHARD_ROWS):
         lengths_s = durations_s(min(SHARD_ROWS, count - first), rng)
         codes = [rng.integers(0, UNITS, int(length_s * RATE_HZ)).astype(np.int16) for length_s in lengths_s]
-        texts = [" ".join(rng.choice(words, max(1, round(length_s * WORDS_PER_S)))) for length_s in lengths_s]
+        counts = [max(1, round(length_s * WORDS_PER_S)) for length_s in lengths_s]
+        drawn = iter(rng.integers(0, len(words), sum(counts)).tolist())
+        texts = [" ".join([words[index] for index in islice(drawn, count)]) for count in counts]
         rows = [
             Record(_id(first + number), text, duration_s=float(length_s), streams={"unit": unit})
             for number, (text, length_s, unit) in enumerate(zip(texts, lengths_s, codes, strict=True))
