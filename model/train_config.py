@@ -161,6 +161,8 @@ class TrainConfig(Frozen):
             raise ValueError(
                 "train.dtype fp16 needs train.num_gpus above 0 and train.zero_stage 1 to 3: use bf16 or fp32"
             )
+        if self.compile and stage == 3:
+            raise ValueError("train.compile was not shown to work at train.zero_stage=3: use 0 to 2")
         if self.offload_optimizer != "none" and not stage:
             raise ValueError("train.offload_optimizer needs train.zero_stage 1 to 3: it is 0")
         if self.offload_parameters != "none" and stage != 3:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ PARTS = LossParts.of(("asr", "tts"), VOCABULARY)
 
 def _steps(zero_stage: int, lora: bool = False, **fields: Any) -> list[tuple[float, float]]:
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    # Inductor's pool of compilers hangs in a fork of a fork server; compiled here, nothing is forked.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     train = train_config(zero_stage, **fields)
     engine = start_engine(tiny_model(lora=lora), train, "fp32")
     results = [

@@ -20,6 +20,7 @@ from tests.model.tiny_training import train_config
         ({"zero_stage": 0, "offload_optimizer": "cpu"}, "train.zero_stage 1 to 3"),
         ({"zero_stage": 2, "offload_parameters": "cpu"}, "train.zero_stage=3"),
         ({"zero_stage": 3, "offload_optimizer": "nvme"}, "train.offload_path"),
+        ({"zero_stage": 3, "compile": True}, "use 0 to 2"),
         ({"zero_stage": 3, "offload_path": "/nvme"}, "train.offload_optimizer=nvme"),
     ],
 )
