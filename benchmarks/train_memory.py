@@ -23,9 +23,10 @@ VOCABULARY_SIZE = 8192
 
 
 def measure_memory(sizes: Sizes) -> dict[str, Any]:
-    """peak_mb and formula_mb per zero_stage, of the worker that needs more."""
+    """Per zero_stage, of the worker that needs more: peak_mb above the level before the engine, peak_in_steps_mb
+    without its start and first step, peak_with_model_mb above the level before the model, formula_mb."""
     found = {str(stage): _stage(sizes, stage) for stage in range(4)}
-    names = ("peak_mb", "peak_with_model_mb", "formula_mb")
+    names = ("peak_mb", "peak_in_steps_mb", "peak_with_model_mb", "formula_mb")
     result: dict[str, Any] = {name: {stage: row[name] for stage, row in found.items()} for name in names}
     return {**result, "memory_parameters": found["0"]["parameters"], "memory_workers": WORKERS}
 
@@ -76,11 +77,16 @@ def _worker(sizes: Sizes, zero_stage: int, rank: int, folder: str, queue: Any) -
     del lm
     for step in range(sizes.memory_steps):
         run_step(engine, random_rows(sizes.memory_tokens, step * WORKERS + rank), train, 1e-4, 0)
-    peak_mb = status_mb("VmHWM")
+        if not step:
+            start_peak_mb = status_mb("VmHWM")
+            forget_peak()
+    steps_peak_mb = status_mb("VmHWM")
+    peak_mb = max(start_peak_mb, steps_peak_mb)
     queue.put(
         {
             "parameters": parameters,
             "peak_mb": round(peak_mb - before_engine_mb, 1),
+            "peak_in_steps_mb": round(steps_peak_mb - before_engine_mb, 1),
             "peak_with_model_mb": round(peak_mb - before_mb, 1),
             "formula_mb": round(states_bytes(parameters, zero_stage, WORKERS) / 1e6, 1),
         }
