@@ -118,6 +118,7 @@ class TrainLoop:
         identity = stream_fingerprint(self.parts, plan) if self.rank == 0 else {}
         if self._log is not None:
             self._log.start_phase(flops, self.parts.vocabulary.pad_id, wait)
+        self._progress.at("waiting for its batch", first + 1)
         batches = read_batches(stream, plan, self.train, first, self.rank, self.world_size)
         for step, batch, batch_hash in wait.watch(batches):
             self._progress.at("a training step", step + 1)

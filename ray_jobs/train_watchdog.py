@@ -82,13 +82,13 @@ def _run(act: Callable[[], T], result: "Future[T]", device: int | None) -> None:
 
 def _tell(progress: Progress, tick_s: float, ended: threading.Event) -> None:
     """Note for the others what this worker does, until it ends."""
-    store, beat = dist.distributed_c10d._get_default_store(), 0
+    store, key, beat = dist.distributed_c10d._get_default_store(), f"{KEY}/{dist.get_rank()}", 0
     while True:
         beat += 1
         note = {"beat": beat, "step": progress.step, "operation": progress.operation, "count": progress.count}
         note["left"] = ended.is_set()
         try:
-            store.set(f"{KEY}/{dist.get_rank()}", json.dumps(note))
+            store.set(key, json.dumps(note))
         except RuntimeError as error:  # its keeper is gone; who waits for it says so
             log.debug("train: the store does not take a note: %s", error)
             return
@@ -110,7 +110,7 @@ def _who(tick_s: float) -> str:
         return "rank 0 does not answer (it keeps the group's store)"
     silent = [rank for rank, note in after.items() if note is None or (note == before[rank] and not note["left"])]
     if silent:
-        return "; ".join(f"rank {rank} gives no sign of life, {_place(after[rank])}" for rank in silent)
+        return "; ".join(f"rank {rank} gives no sign of life, last seen {_place(after[rank])}" for rank in silent)
     counts = {rank: note["count"] for rank, note in after.items() if note}
     behind = [rank for rank, count in counts.items() if count == min(counts.values())]
     who = "all workers are" if len(behind) == len(counts) > 1 else f"rank {behind[0]} is"
@@ -118,7 +118,7 @@ def _who(tick_s: float) -> str:
 
 
 def _place(note: dict[str, Any] | None) -> str:
-    return f"in {note['operation']!r} of step {note['step']}" if note else "and never gave one"
+    return f"in {note['operation']!r} of step {note['step']}" if note else "nowhere"
 
 
 def _notes() -> dict[int, dict[str, Any] | None]:
