@@ -28,7 +28,7 @@ STAMP_S = 0.01  # as finely as file systems stamp their files
 
 @dataclass(frozen=True)
 class JobRun:
-    """A finished job: seconds of audio in all, audio a second once all workers work, wall and peak memory."""
+    """A finished job: seconds of audio in all, audio a second while all workers work, wall and peak memory."""
 
     audio_s: float
     rate: float
@@ -86,16 +86,16 @@ def completed_shards(folder: str) -> list[tuple[float, float]]:
 
 
 def steady_rate(shards: Sequence[tuple[float, float]], workers: int) -> float:
-    """Audio a second between two completions: from when every worker has one shard behind it, to the last that is
-    followed by one of every other worker. Before and after, some worker starts or has nothing left to do.
+    """Audio a second while all workers work: what each does from its first shard's completion to its last's.
 
-    Raises ValueError for too few shards.
+    The first completions are taken to be of one worker each, as are the last ones, so that neither a shard in hand at
+    the end of some window nor a worker without one counts. Raises ValueError for too few shards.
     """
-    first, last = workers - 1, len(shards) - workers
-    if last <= first:
+    if len(shards) <= 2 * workers:
         raise ValueError(f"{len(shards)} shards of {workers} workers have no steady state: use smaller shards")
-    audio_s = sum(seconds for _, seconds in shards[first + 1 : last + 1])
-    return audio_s / max(shards[last][0] - shards[first][0], STAMP_S)
+    audio_s = sum(seconds for _, seconds in shards[workers:])
+    busy_s = sum(time for time, _ in shards[-workers:]) - sum(time for time, _ in shards[:workers])
+    return workers * audio_s / max(busy_s, STAMP_S)
 
 
 class MemoryMeter:

@@ -59,8 +59,8 @@ def test_without_real_recordings_the_built_in_corpus_is_used_and_named(tmp_path,
 def test_the_steady_state_leaves_out_how_a_run_begins_and_ends():
     one = [(100.0, 9.0), (102.0, 4.0), (104.0, 4.0)]
     assert steady_rate(one, 1) == 2.0
-    # Two workers, each 2 s of audio a second: the first pair of shards and the last lonely one do not count.
-    two = [(10.0, 5.0), (11.0, 5.0), (12.0, 4.0), (13.0, 4.0), (14.0, 4.0), (15.0, 4.0), (30.0, 90.0)]
+    # Two workers, each 2 s of audio a second: one completes at 10, 12, 14, 20, the other at 11, 13, 19.
+    two = [(10.0, 5.0), (11.0, 7.0), (12.0, 4.0), (13.0, 4.0), (14.0, 4.0), (19.0, 12.0), (20.0, 12.0)]
     assert steady_rate(two, 2) == 4.0
     with pytest.raises(ValueError, match="smaller shards"):
         steady_rate(one, 2)
