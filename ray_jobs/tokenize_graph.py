@@ -24,6 +24,7 @@ from ray_jobs.tokenize_watch import Board, Status, Watchdog, WorkerState
 OPERATOR = "MapBatches(ShardActor)"
 PLAN_FIELDS = tuple(ShardPlan.__dataclass_fields__)
 POLL_S = 0.5
+LOOP_S = 1.0  # between rounds of Ray Data's loop while no task ends; by its default of 0.1 it takes 4 % of a core
 BEAT_S = 1.0
 # More blocks than that cost the scheduler more than they give; a block then holds several plans.
 MAX_BLOCKS = 4096
@@ -87,7 +88,9 @@ class Conductor:
     ) -> None:
         """Write every shard. `config` are the fields of TokenizeConfig."""
         from ray.data import ActorPoolStrategy, DataContext, from_items
+        from ray.data._internal.execution import streaming_executor_state
 
+        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = LOOP_S  # Ray has no setting for it
         context = DataContext.get_current()
         context.enable_progress_bars = False
         # Ray's own guard sees only whole shards come out, and would call a long one stuck.
