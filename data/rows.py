@@ -77,7 +77,7 @@ class Rows(Sequence[Record]):
         self._batches: list[_Batch | None] = [None] * self._file.num_record_batches
         last = self._batch(len(self._batches) - 1).num_rows if self._batches else 0
         self._num_rows = max(0, len(self._batches) - 1) * BATCH_ROWS + last
-        self._recent = lru_cache(RECENT_RECORDS)(lambda index: self._linked(index, {}))
+        self._recent = lru_cache(RECENT_RECORDS)(self._linked)
         if by_id is not None:
             self.by_id = by_id
 
@@ -158,20 +158,28 @@ class Rows(Sequence[Record]):
             batch = self._batches[number] = _Batch(self._file.get_batch(number), tuple(self.streams), self._content)
         return batch
 
-    def _linked(self, index: int, made: dict[int, Record]) -> Record:
-        """A record with those that it leads to; `made` holds what was made on the way, so that circles close."""
-        if index in made:
-            return made[index]
+    def _alone(self, index: int) -> Record:
         batch, row = divmod(index, BATCH_ROWS)
-        record = made[index] = self._batch(batch).record(row)
-        return self._with_links(record, made)
+        return self._batch(batch).record(row)
+
+    def _linked(self, index: int) -> Record:
+        record = self._alone(index)
+        return self._with_links(record, {index: record})
 
     def _with_links(self, record: Record, made: dict[int, Record]) -> Record:
-        for link in LINKS if record.extra else ():
-            name = record.extra.get(link)  # a field of the user's own may have this name and hold anything
-            answer = self.index_of(name) if isinstance(name, str) else None
-            if answer is not None:
-                object.__setattr__(record, link, self._linked(answer, made))
+        """The record with those that it leads to, however far; `made` holds those met on the way, so circles close."""
+        waiting = [record]
+        while waiting:
+            current = waiting.pop()
+            for link in LINKS if current.extra else ():
+                name = current.extra.get(link)  # a field of the user's own may have this name and hold anything
+                answer = self.index_of(name) if isinstance(name, str) else None
+                if answer is None:
+                    continue
+                if answer not in made:
+                    made[answer] = self._alone(answer)
+                    waiting.append(made[answer])
+                object.__setattr__(current, link, made[answer])
         return record
 
 

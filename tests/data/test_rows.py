@@ -81,6 +81,14 @@ def test_a_question_whose_answer_asks_it_again_is_a_circle(tmp_path):
     assert rows.index_of("") is None
 
 
+def test_a_long_talk_whose_turns_lead_to_each_other_is_read(tmp_path):
+    talk = [Record(f"{turn:04d}", extra={"response": f"{turn + 1:04d}"}) for turn in range(1500)]
+    record, turns = written(str(tmp_path), [talk])[0], 1
+    while record.response is not None:
+        record, turns = record.response, turns + 1
+    assert turns == 1500
+
+
 def test_indices_count_from_the_end_too_and_others_are_refused(tmp_path):
     rows = written(str(tmp_path), [[Record(name) for name in "abc"]])
     assert rows[-1].id == "c"
