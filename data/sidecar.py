@@ -136,7 +136,7 @@ def open_sidecar(folder: str, fingerprint: str) -> Sidecar | None:
             f"the sidecar in {folder!r} is of {manifest['fingerprint'][:12]}, this store and recipe are "
             f"{fingerprint[:12]}: delete the folder, it will be made again"
         )
-    local = storage.local_folder(folder)
+    local = storage.local_folder(folder, fingerprint)
     by_id = np.load(local / f"{BY_ID}.npy", mmap_mode="r")
     rows = Rows(str(local / ROWS), by_id)
     tasks = enumerate(manifest["tasks"])

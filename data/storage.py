@@ -177,15 +177,17 @@ def copy_file(source: str | Path, target: str | Path) -> None:
         shutil.copyfileobj(original, copy, 1 << 22)
 
 
-def local_folder(folder: str | Path) -> Path:
+def local_folder(folder: str | Path, version: str = "") -> Path:
     """A local folder with the content of `folder`: itself when local, else a cached download.
 
+    `version`: what tells the content of a folder that is written anew from what it held before; without it, what was
+    fetched once is taken to be what is there.
     Processes of one machine may ask at once: each fetches into a folder of its own, and the first to be done gives its.
     Raises InputError for a URL below which there is nothing.
     """
     if not is_url(folder):
         return Path(folder)
-    key = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    key = hashlib.sha256((str(folder) + version).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / "folders" / key
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,9 @@ def test_a_sidecar_on_an_object_store_is_read_from_a_copy_on_this_machine(tmp_pa
     store, _, about = open_sidecar(url, fingerprint)
     assert about == {"rows": len(rows)}
     assert [record.id for record in store.records] == [row.id for row in rows]
+    make_store(str(tmp_path / "other"), 30)
+    again = make_sidecar(str(tmp_path / "other"), url)
+    assert len(open_sidecar(url, again).store) == 30  # not the copy of before
 
 
 def test_batches_are_the_same_with_a_sidecar_as_from_memory(tmp_path):
