@@ -6,6 +6,7 @@ is held: sources are arrays of indices, a document's length comes from a functio
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,6 +22,7 @@ from data.packing import BestFitPacker
 from data.shares import ShareSchedule, picker_for
 
 KEPT_STEPS = 64  # plans remembered; an earlier step is planned again from the start
+LONG_DRAWS = 1000  # too long one after another, before a task is taken to have nothing that fits
 
 Span = tuple[int, int]
 OverLong = Literal["drop", "split", "error"]
@@ -47,8 +49,7 @@ class Planner:
     """The documents of every step of one phase; steps count from 0 within the phase. Threads may share it.
 
     `members`: the records of every source of `shares`, indices in the order of their ids; `splittable`: the sources
-    whose over-long documents `over_long="split"` may cut, the others' are dropped. Raises InputError for a cap of a
-    task that the phase does not show.
+    whose over-long documents `over_long="split"` may cut, the others' are dropped.
     """
 
     def __init__(
@@ -66,24 +67,20 @@ class Planner:
         self._phase, self._shares, self._members, self._measure = phase, shares, members, measure
         self.sequence_length, self.global_batch_rows, self._seed = sequence_length, global_batch_rows, seed
         self._over_long, self._splittable = over_long, splittable
-        unknown = sorted(set(phase.max_epochs) - set(shares.sources))
-        if unknown:
-            raise InputError(
-                f"max_epochs of phase {phase.name!r} names {unknown}: choose from its tasks {sorted(shares.sources)}"
-            )
-        self._caps = {source: int(epochs * len(members[source])) for source, epochs in phase.max_epochs.items()}
+        capped = {source: epochs for source, epochs in phase.max_epochs.items() if source in shares.sources}
+        self._caps = {source: int(epochs * len(members[source])) for source, epochs in capped.items()}
         self._lock = threading.RLock()
         self._restart()
 
     @property
     def num_dropped(self) -> dict[str, int]:
-        """Records of each source that were too long for a row in the steps planned so far, and left out."""
-        return {source: 0 if source in self._cut else len(found) for source, found in self._long.items()}
+        """Records of each source that were too long for a row in the steps planned here so far, and left out."""
+        return {source: 0 if source in self._cut else self._num_long(source) for source in self._long}
 
     @property
     def num_split(self) -> dict[str, int]:
-        """Records of each source that were too long for a row in the steps planned so far, and split."""
-        return {source: len(found) if source in self._cut else 0 for source, found in self._long.items()}
+        """Records of each source that were too long for a row in the steps planned here so far, and split."""
+        return {source: self._num_long(source) if source in self._cut else 0 for source in self._long}
 
     @property
     def ended(self) -> dict[str, int]:
@@ -138,7 +135,7 @@ class Planner:
         self._ended: dict[str, int] = {}
         self._picker = picker_for(self._phase, self._shares.at(0))
         self._orders = {source: EpochOrder(self._seed, source, self._members[source]) for source in sources}
-        self._long: dict[str, set[int]] = {source: set() for source in sources}
+        self._long = {source: np.zeros(int(self._members[source].max()) + 1, dtype=bool) for source in sources}
         self._cut = self._splittable if self._over_long == "split" else frozenset()
         self._packer: BestFitPacker[PlannedDocument] = BestFitPacker(self.sequence_length)
 
@@ -187,27 +184,34 @@ class Planner:
 
     def _draw(self, source: str) -> list[PlannedDocument]:
         """The source's next document that fits a row, or the parts of one that does not; empty at the source's end."""
-        order, cap = self._orders[source], self._caps.get(source)
+        order, cap, num_misses = self._orders[source], self._caps.get(source), 0
         while cap is None or order.drawn < cap:
             record, visit = order.next()
             num_tokens, span = self._measure(source, record, visit, self._next_step)
             if num_tokens <= self.sequence_length:
                 return [PlannedDocument(source, record, visit, num_tokens, span)]
-            self._long[source].add(record)
+            self._long[source][record] = True
             if source in self._cut:
                 document = PlannedDocument(source, record, visit, num_tokens, span)
                 return split_document(document, self.sequence_length)
-            self._refuse_long(source, num_tokens)
+            num_misses += 1
+            self._refuse_long(source, num_tokens, num_misses)
         return []
 
-    def _refuse_long(self, source: str, num_tokens: int) -> None:
+    def _num_long(self, source: str) -> int:
+        return int(np.count_nonzero(self._long[source]))
+
+    def _refuse_long(self, source: str, num_tokens: int, num_misses: int) -> None:
+        """Raises InputError for a document too long where that was asked, and for a source of which none fits: all its
+        records have been too long, and lately so many in a row that they are not so at some visits only."""
         size = len(self._members[source])
         if self._over_long == "error":
             raise InputError(
                 f"task {source!r}: a document has {num_tokens} tokens, train.sequence_length is {self.sequence_length} "
                 "and train.over_long is error: raise the length, or choose drop or split"
             )
-        if len(self._long[source]) == size:
+        enough = min(max(size, LONG_DRAWS), self._caps.get(source, sys.maxsize))
+        if num_misses % enough == 0 and self._num_long(source) == size:
             raise InputError(
                 f"task {source!r}: none of its {size} records fits train.sequence_length="
                 f"{self.sequence_length} (one has {num_tokens} tokens): raise it"

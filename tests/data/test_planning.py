@@ -109,9 +109,9 @@ def test_when_nothing_is_left_the_last_rows_are_shown_and_then_it_is_an_error() 
     assert Counter(document.record for document in documents) == dict.fromkeys(range(200), 1)
 
 
-def test_a_cap_of_an_unknown_task_is_an_input_error() -> None:
-    with pytest.raises(InputError, match=r"\['c'\].*\['a', 'b'\]"):
-        planner(max_epochs={"c": 1.0})
+def test_a_cap_of_a_task_whose_weight_is_zero_is_no_error() -> None:
+    weights = {"a": 0.6, "b": 0.4, "c": 0.0}
+    assert shown(planner(weights=weights, max_epochs={"c": 1.0}), 5) == shown(planner(), 5)
 
 
 def test_samples_are_shared_out_whatever_their_lengths() -> None:
@@ -163,6 +163,21 @@ def test_over_long_documents_are_split_where_parts_stand_for_themselves_and_drop
 def test_an_over_long_document_is_an_error_where_that_was_asked() -> None:
     with pytest.raises(InputError, match=r"300 tokens, train.sequence_length is 128 and train.over_long"):
         planner(LONG, over_long="error").plan(0)
+
+
+def test_records_that_are_too_long_at_some_visits_are_shown_at_the_others() -> None:
+    plans = planner([40] * 5)
+    plans._measure = lambda source, index, visit, step: (300 if (visit + index) % 3 == 0 else 40, None)
+    visits = {(document.record, document.visit) for document in shown(plans, 20)}
+    assert max(visit for _, visit in visits) > 5
+    assert not any((visit + index) % 3 == 0 for index, visit in visits)
+    assert plans.num_dropped == {"a": 5, "b": 5}
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_epochs": {"a": 1}}])
+def test_a_task_of_which_nothing_fits_is_an_error_with_a_cap_and_without(changes: dict) -> None:
+    with pytest.raises(InputError, match="task 'a': none of its 4 records fits"):
+        planner([300] * 4, weights={"a": 1.0}, **changes).plan(0)
 
 
 @given(st.integers(129, 2000), st.integers(2, 128))
