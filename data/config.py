@@ -1,6 +1,7 @@
 """Configuration of the data room: corpora, tokenization, sequences, mixtures."""
 
 from itertools import pairwise
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -165,7 +166,8 @@ class PhaseMixture(Frozen):
     )
     temperature: float = Field(
         1.0,
-        gt=0,
+        ge=0.01,
+        allow_inf_nan=False,
         description="a group's weight w counts as w^(1/temperature): above 1 evens the weights out (with sizes as "
         "weights, the rule of T5 and mT5)",
     )
@@ -191,7 +193,7 @@ class PhaseMixture(Frozen):
     def _weights_sum_to_one(self) -> "PhaseMixture":
         for weights in (self.weights, *(point.weights for point in self.weight_schedule)):
             total = sum(weights.values())
-            if abs(total - 1) > 1e-6 or any(weight < 0 for weight in weights.values()):
+            if not abs(total - 1) <= 1e-6 or any(weight < 0 for weight in weights.values()):  # nor NaN
                 raise ValueError(
                     f"weights of phase {self.name!r} sum to {total:g}: give non-negative weights that sum to 1"
                 )
@@ -204,7 +206,12 @@ class PhaseMixture(Frozen):
             raise ValueError(f"weight_schedule of phase {self.name!r} has steps {steps}: give them in ascending order")
         if self.unit == "samples" and self.picks != "earliest_deadline":
             raise ValueError(f"phase {self.name!r}: picks is for shares of tokens: leave it out with unit: samples")
-        low = {task: epochs for task, epochs in self.max_epochs.items() if epochs <= 0}
-        if low:
-            raise ValueError(f"max_epochs of phase {self.name!r} has {low}: give numbers above 0, or weight 0")
+        bad = {task: epochs for task, epochs in self.max_epochs.items() if not 0 < epochs < inf}
+        if bad:
+            raise ValueError(
+                f"max_epochs of phase {self.name!r} has {bad}: give numbers above 0; for no cap, leave the task out"
+            )
+        bad = {task: weight for task, weight in self.loss_weights.items() if not 0 <= weight < inf}
+        if bad:
+            raise ValueError(f"loss_weights of phase {self.name!r} has {bad}: give numbers from 0 on")
         return self

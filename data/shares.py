@@ -37,9 +37,20 @@ def source_weights(
 
 class ShareSchedule:
     """The shares of a phase's sources at every step: `weights` at step 0, then straight lines through the points of
-    `weight_schedule`, and the last point's for ever after."""
+    `weight_schedule`, and the last point's for ever after.
+
+    Raises InputError for a phase that names a group, or a task, which `groups` lack.
+    """
 
     def __init__(self, groups: Mapping[str, Sequence[str]], phase: PhaseMixture) -> None:
+        tasks = {task for group in groups.values() for task in group}
+        for name, named in (("max_epochs", phase.max_epochs), ("loss_weights", phase.loss_weights)):
+            unknown = sorted(set(named) - tasks)
+            if unknown:
+                raise InputError(
+                    f"{name} of phase {phase.name!r} names {unknown}: choose from the tasks of grammar.groups, "
+                    f"{sorted(tasks)}"
+                )
         points = [(0, phase.weights), *((point.step, point.weights) for point in phase.weight_schedule)]
         self._points = [(step, source_weights(groups, weights, phase.temperature)) for step, weights in points]
         self.sources = tuple(dict.fromkeys(source for _, shares in self._points for source in shares))
@@ -100,7 +111,8 @@ class LargestDeficit:
         gone = sum(self._owed.pop(name) - self.tokens[name] for name in [*self._owed] if name not in weights)
         self.weights = dict(weights)
         for source, weight in self.weights.items():
-            self._owed[source] = self._owed.get(source, 0.0) + weight * gone
+            owed = self._owed.get(source, float(self.tokens[source]))  # one that comes back is neither ahead nor behind
+            self._owed[source] = owed + weight * gone
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON."""

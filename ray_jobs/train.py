@@ -19,7 +19,7 @@ from ray_jobs.recipe import Recipe
 from ray_jobs.train_export import check_adapter_exports, export_checkpoint
 from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
-from ray_jobs.train_parts import load_parts, read_mixture
+from ray_jobs.train_parts import load_parts, phases_to_run, read_mixture
 from ray_jobs.train_plan import plan_lines
 from ray_jobs.train_run import run_training
 from ray_jobs.train_sinks import check_sinks
@@ -77,7 +77,9 @@ def fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def raw_inputs(recipe: Recipe) -> list[str]:
-    """Contents of what `mixture=`, `model=`, `lm.path` and the phases' `start_from` name."""
+    """Contents of what `mixture=`, `model=`, `lm.path` and the phases' `start_from` name. Raises InputError as
+    `phases_to_run` does: here, before hours go into the store."""
+    phases_to_run(recipe)
     found = []
     if recipe.mixture is not None:
         found.append(storage.hash_json({"mixture": read_mixture(recipe)}))

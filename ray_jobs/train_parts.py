@@ -14,6 +14,7 @@ from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.template import build_grammars
 from data.lengths import Lengths
+from data.shares import ShareSchedule
 from data.store import Record, TokenStore
 from data.stream import TokenStream
 from data.text_tokenizer import load_text_tokenizer
@@ -179,8 +180,11 @@ def _heard(store: TokenStore, config: GrammarConfig, vocabulary: Vocabulary, tex
 
 
 def phases_to_run(recipe: Recipe) -> tuple[PhasePlan, ...]:
-    """The phases with their steps, under `phase=` and `mixture=`. Raises InputError for bad ones of these."""
+    """The phases with their steps, under `phase=` and `mixture=`. Raises InputError for bad ones of these, and for a
+    phase that names a group or a task which the recipe lacks."""
     plans = plan_phases(recipe.train, recipe.phase)
+    for plan in plans:
+        ShareSchedule(recipe.grammar.groups, plan.config)
     if recipe.mixture is None:
         return plans
     weights = read_mixture(recipe)

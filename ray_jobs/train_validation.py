@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from data.packing import IGNORED, Batch, rows_per_rank
+from data.shares import ShareSchedule
 from data.stream import evaluation_rows
 from model.schedule import PhasePlan
 from model.train_step import TensorBatch, target_weight, to_tensors
@@ -100,10 +101,7 @@ def validation_rows(parts: TrainParts, plan: PhasePlan) -> dict[str, Batch]:
 
 
 def _trained(parts: TrainParts, plan: PhasePlan) -> list[str]:
-    groups = parts.recipe.grammar.groups
-    return list(
-        dict.fromkeys(task for group, weight in plan.config.weights.items() if weight for task in groups[group])
-    )
+    return list(ShareSchedule(parts.recipe.grammar.groups, plan.config).sources)
 
 
 def share_of(batch: Batch, rank: int, world_size: int, micro_rows: int, pad_id: int) -> Batch:

@@ -185,6 +185,25 @@ def test_what_a_source_that_ends_was_owed_goes_to_the_others() -> None:
     assert picker.tokens["a"] == before["a"]
 
 
+@pytest.mark.parametrize("kind", [LargestDeficit, EarliestDeadline])
+def test_sources_that_come_back_after_a_time_without_any_share_begin_even(kind: type[LargestDeficit]) -> None:
+    picker = kind({"a": 0.5, "b": 0.4, "c": 0.1})
+    for _ in range(50):
+        picker.add(picker.pick(), 10)
+    before = dict(picker.tokens)
+    picker.reweigh({})
+    picker.reweigh({"b": 0.5, "c": 0.5})
+    for _ in range(20):
+        picker.add(picker.pick(), 10)
+    assert {source: picker.tokens[source] - before[source] for source in ("b", "c")} == {"b": 100, "c": 100}
+
+
+@pytest.mark.parametrize("field", ["max_epochs", "loss_weights"])
+def test_a_task_of_no_group_is_an_input_error(field: str) -> None:
+    with pytest.raises(InputError, match=rf"{field} of phase 'p' names \['c'\].*'c1', 'c2'"):
+        ShareSchedule(GROUPS, mixture(**{field: {"a": 1.0, "c": 1.0}}))
+
+
 @pytest.mark.parametrize("changes", [{}, {"picks": "largest_deficit"}, {"unit": "samples"}])
 def test_a_picker_goes_on_from_its_state(changes: dict[str, str]) -> None:
     phase = mixture(weights={"a": 0.55, "b": 0.25, "c": 0.2}, **changes)
@@ -208,6 +227,10 @@ def test_a_picker_goes_on_from_its_state(changes: dict[str, str]) -> None:
         ({"unit": "samples", "picks": "largest_deficit"}, "picks is for shares of tokens"),
         ({"max_epochs": {"a": 0}}, "above 0"),
         ({"temperature": 0}, "temperature"),
+        ({"temperature": 1e-5}, "temperature"),
+        ({"weights": {"a": float("nan")}}, "sum to nan"),
+        ({"max_epochs": {"a": float("inf")}}, "leave the task out"),
+        ({"loss_weights": {"a": -1.0}}, "from 0 on"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_refused(changes: dict, message: str) -> None:

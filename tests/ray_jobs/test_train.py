@@ -69,6 +69,8 @@ def test_a_mixture_replaces_the_target_s_weights_and_a_phase_runs_alone(tmp_path
         ("mixture=nowhere.yaml", "does not exist"),
         ("model=nowhere", "does not exist"),
         ("train.steps=1", "leaves no step"),
+        ("train.phases.0.weights={speach: 1}", "'speach', which grammar.groups lacks"),
+        ("train.phases.1.loss_weights={assr: 2}", "loss_weights of phase 'cross_modal' names"),
     ],
 )
 def test_bad_arguments_exit_2_and_say_what_to_do(

@@ -101,6 +101,13 @@ def test_shares_hold_every_row_once_and_empty_ones_beside(inputs: tuple[Path, di
     assert sorted(kept) == sorted(row.tobytes() for row in batch.ids_BT)
 
 
+def test_tasks_that_a_schedule_brings_later_are_validated_too(inputs: tuple[Path, dict[str, str]]) -> None:
+    runs_dir, folders = inputs
+    later = "train.phases.0.weight_schedule=[{step: 2, weights: {asr: 1}}]"
+    parts = load_parts(tiny_recipe(runs_dir, later), folders)
+    assert set(validation_rows(parts, parts.phases[0])) == {"unit_lm", "text_lm", "asr"}
+
+
 def test_bad_validation_sets_say_what_to_do(inputs: tuple[Path, dict[str, str]]) -> None:
     runs_dir, folders = inputs
     parts = load_parts(tiny_recipe(runs_dir, "train.phases.0.validation=[assr]"), folders)
