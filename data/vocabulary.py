@@ -268,12 +268,14 @@ def build_vocabulary(
     used = used.union(*(form.markers() for form in grammar.formats.values())) - {PAD, EOS}
     markers = (PAD, EOS, *sorted(used), *(voice_marker(name) for name in sorted(set(voices))))
     if base is not None:
-        return base.extended(markers, streams)
+        wider = base.extended(markers, streams)
+        _check_spelling(_spellings(wider) - _spellings(base), text_tokenizer)
+        return wider
     sizes = [(MARKER_BLOCK, len(markers))]
     for name, info in sorted(streams.items()):
         sizes += [(f"{name}.{codebook}", info.codebook_size) for codebook in range(info.num_codebooks)]
     made = Vocabulary(_consecutive((Block(TEXT_BLOCK, 0, len(text_tokenizer)),), sizes), markers)
-    _check_spelling(made, text_tokenizer)
+    _check_spelling(_spellings(made), text_tokenizer)
     return made
 
 
@@ -285,9 +287,16 @@ def _consecutive(blocks: Sequence[Block], sizes: Iterable[tuple[str, int]]) -> t
     return tuple(found)
 
 
-def _check_spelling(vocabulary: Vocabulary, text_tokenizer: Any) -> None:
-    firsts = [vocabulary.token_name(block.start) for block in vocabulary.blocks if "." in block.name]
-    taken = sorted({*vocabulary.markers, *firsts} & set(getattr(text_tokenizer, "get_vocab", dict)()))
+def _spellings(vocabulary: Vocabulary) -> set[str]:
+    """The markers, and the first code of each codebook."""
+    return {
+        *vocabulary.markers,
+        *(vocabulary.token_name(block.start) for block in vocabulary.blocks if "." in block.name),
+    }
+
+
+def _check_spelling(spellings: set[str], text_tokenizer: Any) -> None:
+    taken = sorted(spellings & set(getattr(text_tokenizer, "get_vocab", dict)()))
     if taken:
         raise InputError(
             f"{taken} are tokens of the text tokenizer already: spell these markers in another way, e.g. "

@@ -20,7 +20,8 @@ def extend_embeddings(model: Any, vocabulary: Vocabulary, known_ids: int, rule: 
     """
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     before = inputs.num_embeddings
-    if before < vocabulary.size:
+    known_ids = min(known_ids, before)  # a tokenizer may have ids that its model never had rows for
+    if before < vocabulary.padded_size:
         # The rows that this adds are drawn again below: transformers draws from the global generator.
         with torch.random.fork_rng(devices=[]):
             model.resize_token_embeddings(vocabulary.padded_size, mean_resizing=False)

@@ -44,12 +44,14 @@ class Engine:
         self.info = ModelInfo(self.tasks, self.voices, max(rates, default=16000))
         for name, grammar in self._folder.grammars.items():
             if not grammar.continuation.can_end:
+                form = self._folder.info.get("formats", {}).get(name, {})
+                end = f"grammar.formats.{name}.end: '[eos]'" if "end" in form else "[eos] at the end of its patterns"
                 log.warning(
-                    "task %r has no end marker: its answers always have %d tokens; train it with "
-                    "grammar.formats.%s.end: '[eos]' to let it stop, or give max_new_tokens in each request",
+                    "task %r has no end marker: its answers always have %d tokens; train it with %s to let it stop, or "
+                    "give max_new_tokens in each request",
                     name,
                     max_new_tokens,
-                    name,
+                    end,
                 )
 
     def generate(self, requests: Sequence[Request]) -> list[Reply | InputError]:

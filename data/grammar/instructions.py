@@ -89,7 +89,7 @@ def _ask(client: httpx.Client, base_url: str, model: str, name: str, count: int,
         answer = client.post(url, json={"model": model, "messages": [{"role": "user", "content": request}]})
         answer.raise_for_status()
         content: Any = answer.json()["choices"][0]["message"]["content"]
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InputError(
             f"{url} failed: {error}: give the base URL and model of an OpenAI-compatible endpoint"
         ) from None

@@ -278,7 +278,11 @@ def _find(run: np.ndarray, words: np.ndarray) -> int | None:
 
 
 def instruction_sets(own: Mapping[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
-    """A recipe's own descriptions for a task, or the built-in ones."""
+    """A recipe's own descriptions for a task, or the built-in ones. Raises InputError where there are neither."""
     from data.grammar.instructions import built_in
 
-    return own.get(name) or built_in()[name]
+    found = own.get(name) or built_in().get(name)
+    if found is None:
+        known = sorted({*own, *built_in()})
+        raise InputError(f"instruction set {name!r} is unknown: choose from {known}, or write it under `instructions`")
+    return found

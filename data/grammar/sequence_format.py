@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from data.errors import InputError
 from data.frozen import Frozen
@@ -24,7 +24,14 @@ MARKER = re.compile(r"\[[^\[\]\s{}]+\]|<[^<>\s{}]+>")
 SLOT = re.compile(r"\{([^{}]+)\}")
 TEXT_SLOTS = ("text", "caption", "instruction")
 
-Words = tuple[int, int]
+
+def _ascending(words: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= words[0] <= words[1]:
+        raise ValueError(f"{list(words)} are no bounds of a span: give the fewest and the most words, 1 or more")
+    return words
+
+
+Words = Annotated[tuple[int, int], AfterValidator(_ascending)]
 Loss = Literal["all", "responses"]
 
 

@@ -128,6 +128,14 @@ def test_a_record_without_its_text_is_not_shown() -> None:
         GRAMMAR.render(Record("m", text="one", streams=MUSIC.streams))
 
 
+def test_an_unknown_set_of_instructions_is_refused() -> None:
+    speech = AnyGpt().modalities["unit"]
+    named = {"modalities": {"unit": speech.model_copy(update={"to_text": "lipreading"})}}
+    with pytest.raises(InputError, match="'lipreading' is unknown: choose from"):
+        build(AnyGpt(**named))
+    build(AnyGpt(**named, instructions={"lipreading": ("watch",)}))
+
+
 def test_a_vocabulary_without_any_of_its_streams_is_refused() -> None:
     with pytest.raises(InputError, match="name one of them"):
         build(

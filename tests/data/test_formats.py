@@ -1,7 +1,6 @@
 """Named formats beside templates: configuration, vocabulary, streams, and the language models of one modality."""
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from data.config import GrammarConfig, PhaseMixture
 from data.frozen import result_fields
-from data.grammar.formats import KINDS, FormatConfig
+from data.grammar.formats import FormatConfig
 from data.grammar.formats.lm import TextLm, UnitLm
 from data.grammar.formats.speechgpt import SpeechGptCrossModal
 from data.grammar.formats.spiritlm import SpiritLmBase
@@ -50,11 +49,6 @@ def test_units_may_be_deduplicated_when_shown() -> None:
     assert spelt(vocabulary, grammar.render(record).ids) == ["<unit.0:4>", "<unit.0:9>", "<unit.0:4>"]
 
 
-def test_every_configured_kind_has_a_grammar_and_the_other_way_round() -> None:
-    union = get_args(get_args(FormatConfig)[0])
-    assert {member.model_fields["kind"].default for member in union} == set(KINDS)
-
-
 def test_a_recipe_names_templates_and_formats_side_by_side() -> None:
     config = GrammarConfig.model_validate(
         yaml.safe_load(
@@ -84,6 +78,11 @@ def test_a_recipe_names_templates_and_formats_side_by_side() -> None:
         ({"formats": {"a": {"kind": "unit_lm", "markr": 1}}, "groups": {}}, "markr"),
         ({"templates": {"a": "[x] | {text} [eos]"}, "formats": {"a": {"kind": "text_lm"}}, "groups": {}}, "both have"),
         ({"formats": {"a": {"kind": "text_lm"}}, "groups": {"g": ["b"]}}, "choose from"),
+        (
+            {"formats": {"a": {"kind": "spiritlm_base", "text_words": [30, 10]}}, "groups": {}},
+            "the fewest and the most",
+        ),
+        ({"formats": {"a": {"kind": "spiritlm_base", "speech_words": [0, 0]}}, "groups": {}}, "1 or more"),
     ],
 )
 def test_mistakes_are_named(tree: dict, words: str) -> None:

@@ -68,5 +68,6 @@ def test_an_unknown_set_and_a_dead_endpoint() -> None:
     with httpx.Client() as client:
         with pytest.raises(InputError, match="choose from asr"):
             draw_instructions(client, "http://127.0.0.1:1/v1", "m", "vision", 1)
-        with pytest.raises(InputError, match="failed"):
-            draw_instructions(client, "http://127.0.0.1:1/v1", "m", "asr", 1)
+        for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:port/v1", "127.0.0.1:1"):
+            with pytest.raises(InputError, match="failed"):
+                draw_instructions(client, url, "m", "asr", 1)

@@ -138,5 +138,11 @@ def test_markers_that_the_text_tokenizer_spells_are_refused() -> None:
         def get_vocab(self) -> dict[str, int]:
             return {"a": 0, "[asr]": 1}
 
-    with pytest.raises(InputError, match=r"\['\[asr\]'\] are tokens of the text tokenizer already"):
+    refused = pytest.raises(InputError, match=r"\['\[asr\]'\] are tokens of the text tokenizer already")
+    with refused:
         build_vocabulary(Tokenizer(), STREAMS, GRAMMAR, [])
+    lm = GrammarConfig(templates={"lm": "[lm] | {text} [eos]"}, groups={})
+    base = build_vocabulary(Tokenizer(), {}, lm, [])
+    with refused:  # also where it would be appended
+        build_vocabulary(Tokenizer(), STREAMS, GRAMMAR, [], base)
+    assert build_vocabulary(range(300), STREAMS, GRAMMAR, ["zoe", "amy"], VOCABULARY) == VOCABULARY

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import pre_tokenizers
@@ -10,10 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, Lla
 
 from data.config import GrammarConfig
 from data.errors import InputError
+from data.grammar.template import build_grammars
 from data.store import StreamInfo
 from data.text_tokenizer import build_byte_words_tokenizer, encode_text
 from data.vocabulary import Vocabulary, build_vocabulary
 from model.config import LanguageModelConfig
+from model.decode import Prompt, generate, step_model
 from model.export import check_text_tokenizer, export_model
 from model.lm import build_language_model
 
@@ -87,7 +90,27 @@ def test_tied_stay_tied_and_untied_get_draws_of_their_own(base: tuple[str, Any])
 def test_the_embedding_grows_to_a_multiple_of_64_only_where_it_must(base: tuple[str, Any]) -> None:
     path, model = base
     rows, before = len(embeddings(extended(path))[0]), model.config.vocab_size
-    assert rows == (before if before >= VOCABULARY.size else VOCABULARY.padded_size)
+    assert rows == max(before, VOCABULARY.padded_size)
+
+
+def test_a_model_with_rows_for_all_ids_but_not_for_the_padding_can_be_decoded(tmp_path: Path) -> None:
+    assert VOCABULARY.size + 1 < VOCABULARY.padded_size
+    shape = LlamaConfig(vocab_size=VOCABULARY.size + 1, **SHAPE)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path)
+    grammar = build_grammars(GRAMMAR, VOCABULARY, TOKENIZER)["asr"]
+    prompt = Prompt(np.array([VOCABULARY.marker_id("[asr]")], np.int32), grammar.continuation, 3)
+    (generated,) = generate(step_model(extended(str(tmp_path)).eval()), [prompt])
+    assert len(generated.ids)
+
+
+def test_ids_of_the_tokenizer_that_the_model_has_no_rows_for_are_new(tmp_path: Path) -> None:
+    shape = LlamaConfig(vocab_size=KNOWN - 2, **SHAPE)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path)
+    drawn = []
+    for seed in (7, 8):
+        torch.manual_seed(seed)
+        drawn.append(embeddings(extended(str(tmp_path)))[0])
+    assert torch.equal(*drawn)
 
 
 def test_each_rule_draws_what_its_name_says(base: tuple[str, Any]) -> None:

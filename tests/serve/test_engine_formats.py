@@ -9,6 +9,7 @@ import pytest
 
 from data.config import GrammarConfig
 from data.grammar.formats.chunked import Chunked
+from data.grammar.formats.pairs import SpiritLmPairs
 from data.grammar.formats.slam import SlamPoisson
 from data.grammar.formats.spiritlm import SpiritLmBase
 from data.store import StreamInfo
@@ -26,6 +27,7 @@ GRAMMAR = GrammarConfig(
         "endless": SpiritLmBase(generates="speech"),
         "ending": SpiritLmBase(end="[eos]", text_marker="[T]"),
         "slam": SlamPoisson(generates="speech", end="[eos]"),
+        "pairs": SpiritLmPairs(asr_probability=1),
         "chunked": Chunked(prompt="<|user|> {caption} <|assistant|>", text_tokens=2, audio_tokens=3),
     },
     groups={},
@@ -60,14 +62,16 @@ def test_a_task_that_cannot_end_is_named_and_runs_to_the_limit(
 ) -> None:
     grammars = engine._folder.grammars
     assert {task: grammar.continuation.can_end for task, grammar in grammars.items()} == {
-        "endless": False, "ending": True, "slam": True, "chunked": True,
+        "endless": False, "ending": True, "slam": True, "pairs": False, "chunked": True,
     }  # fmt: skip
     with caplog.at_level(logging.WARNING):
         Engine(engine._folder.path, max_new_tokens=7)
     warned = [record.getMessage() for record in caplog.records if "no end marker" in record.getMessage()]
-    assert len(warned) == 1
+    assert len(warned) == 2
     assert "'endless'" in warned[0]
     assert "grammar.formats.endless.end: '[eos]'" in warned[0]
+    assert "'pairs'" in warned[1]
+    assert "[eos] at the end of its patterns" in warned[1]
     (reply,) = engine.run("endless", [{"text": "one", "max_new_tokens": 9}])
     assert (reply.generated_tokens, reply.finished) == (9, False)
     assert len(reply.wave) == 9  # what there is of it is spoken
