@@ -69,6 +69,12 @@ class TextConfig(Frozen):
     path: str | None = Field(None, description="folder or hub id of the pretrained tokenizer")
     max_words: int = Field(512, ge=0, description="at most this many of the most frequent training words get a token")
 
+    @model_validator(mode="after")
+    def _pretrained_lies_somewhere(self) -> "TextConfig":
+        if self.kind == "pretrained" and self.path is None:
+            raise ValueError("text.kind pretrained needs text.path: a folder or a hub id")
+        return self
+
 
 class TokenizeConfig(Frozen):
     """tokenize_speech: manifest -> token store."""

@@ -13,7 +13,7 @@ from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
 from data.manifest import Utterance, read_manifest
-from data.text_tokenizer import build_byte_words_tokenizer, frequent_words
+from data.text_tokenizer import build_byte_words_tokenizer, frequent_words, load_text_tokenizer
 from model.audio_tokenizers.base import (
     fit_audio_tokenizer,
     fits_utterances,
@@ -21,7 +21,7 @@ from model.audio_tokenizers.base import (
     load_audio_tokenizer,
     tokenizer_class,
 )
-from model.audio_tokenizers.brought import brought_paths, content_ids, unpinned
+from model.audio_tokenizers.brought import brought_paths, content_ids
 from model.audio_tokenizers.shared_kmeans import FIT_VERSION
 from model.config import AudioTokenizerConfig, FramesConfig, SslUnits, UtterancesConfig
 from ray_jobs import prepare
@@ -35,7 +35,7 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_shard import kind_of_stream
-from ray_jobs.weights import weight_lines, weight_paths
+from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths
 
 log = logging.getLogger("antiphon")
 
@@ -47,6 +47,7 @@ def work(run: Run) -> None:
     train = [utterance for utterance in read_manifest(manifest) if utterance.split == "train"]
     if not train:
         raise InputError(f"{manifest} has no utterance of split 'train': hold out less with corpus.test and corpus.dev")
+    _save_text_tokenizer(run, train)  # first: what is brought may be refused, and the others take long
     quality = {}
     for stream in run.recipe.tokenizers:
         utterances = [utterance for utterance in train if utterance.kind == kind_of_stream(stream)]
@@ -54,7 +55,6 @@ def work(run: Run) -> None:
             quality[stream] = _make_stream(run, stream, utterances, manifest)
         else:
             _skip_stream(run.recipe, stream, manifest)
-    _save_text_tokenizer(run, train)
     storage.write_json(run.folder.file("quality.json"), quality)
 
 
@@ -139,9 +139,7 @@ def _skip_stream(recipe: Recipe, stream: str, manifest: str) -> None:
 def _save_text_tokenizer(run: Run, train: list[Utterance]) -> None:
     config = run.recipe.text
     if config.kind == "pretrained":
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(config.path)
+        tokenizer = _pretrained_text_tokenizer(str(config.path))
     else:
         texts = [text for utterance in train for text in (utterance.text, utterance.caption) if text]
         tokenizer = build_byte_words_tokenizer(frequent_words(texts, config.max_words))
@@ -149,6 +147,16 @@ def _save_text_tokenizer(run: Run, train: list[Utterance]) -> None:
         tokenizer.save_pretrained(local)
         storage.copy_folder(local, run.folder.file("text"))
     log.info("fit_tokenizer: text tokenizer of %d ids", len(tokenizer))
+
+
+def _pretrained_text_tokenizer(path: str) -> Any:
+    try:
+        return load_text_tokenizer(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"text.path={path!r} holds no text tokenizer that can be had from here ({str(error).splitlines()[0]}): "
+            "give a folder, or the id of a model on the hub (log in where it asks for that)"
+        ) from None
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
@@ -189,14 +197,25 @@ def _is_text_folder(recipe: Recipe) -> bool:
 
 def inspect(recipe: Recipe) -> list[str]:
     """Where weights and the text tokenizer come from."""
+    return weight_lines(_weights_named(recipe)) + pin_lines(_tokenizers_by_key(recipe))
+
+
+def ready(recipe: Recipe) -> None:
+    """Raises InputError where weights are not there or have no commit: to prepare a corpus for them may take days."""
+    weight_lines(_weights_named(recipe))
+    if pin_lines(_tokenizers_by_key(recipe)) and not JOB.folder(recipe).done:
+        check_pins(_tokenizers_by_key(recipe))
+
+
+def _weights_named(recipe: Recipe) -> dict[str, str | None]:
     named = weight_paths("text", recipe.text)
-    for name, config in recipe.tokenizers.items():
-        named |= weight_paths(f"tokenizers.{name}", config)
-    return weight_lines(named) + [
-        f"missing tokenizers.{name}.revision: the commit of {path}; the work begins when it is given"
-        for name, config in recipe.tokenizers.items()
-        if (path := unpinned(config))
-    ]
+    for key, config in _tokenizers_by_key(recipe).items():
+        named |= weight_paths(key, config)
+    return named
+
+
+def _tokenizers_by_key(recipe: Recipe) -> dict[str, AudioTokenizerConfig]:
+    return {f"tokenizers.{name}": config for name, config in recipe.tokenizers.items()}
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -226,6 +245,7 @@ JOB = Job(
     raw_inputs=raw_inputs,
     plan=plan,
     inspect=inspect,
+    ready=ready,
 )
 
 

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from functools import partial
+from typing import Any, TextIO, TypeVar
 
 import yaml
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from data.run_folder import Lease, RunFolder, RunFolderBusyError, describe_envir
 from ray_jobs.recipe import ARGUMENTS, Recipe, load_recipe, models_in
 
 log = logging.getLogger("antiphon")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Job(Command):
 
     `fields` gives the configuration that changes the result; `raw_inputs` content ids of what the user brought;
     `artifact` the part of the folder that stdout names; `inspect` what the dry runs of this job and of all that need
-    it say of what was brought; `check` raises InputError for a finished folder that can no longer be used. Raise
-    `version` when the results of unchanged fields change.
+    it say of what was brought; `ready` raises InputError for what the work would stop at, before anything is made that
+    it needs; `check` raises InputError for a finished folder that can no longer be used. Raise `version` when the
+    results of unchanged fields change.
     """
 
     version: int
@@ -60,6 +63,7 @@ class Job(Command):
     raw_inputs: Callable[[Recipe], list[str]] = lambda recipe: []
     artifact: str = ""
     inspect: Callable[[Recipe], list[str]] = lambda recipe: []
+    ready: Callable[[Recipe], object] = lambda recipe: None
     check: Callable[[RunFolder], None] = lambda folder: None
 
     def id(self, recipe: Recipe) -> str:
@@ -91,6 +95,8 @@ def ensure(job: Job, recipe: Recipe, fresh: bool = False) -> RunFolder:
         changed = " (warning: the source tree has changed since)" if folder.source_changed() else ""
         log.info("%s: found %s%s", job.name, folder.path, changed)
         return folder
+    for needed in _needed_by(job, recipe):
+        needed.ready(above)
     # Absolute: workers of Ray have working directories of their own.
     inputs = {needed.name: storage.absolute(ensure(needed, above).path) for needed in job.upstream(recipe)}
     with Lease(folder):
@@ -203,21 +209,29 @@ def configure_logging() -> None:
 def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
     """`--dry-run`: the resolved recipe, what will be read and written, and the job's own lines.
 
-    Where something that was to be brought is missing, the lines that do without it, then its InputError.
+    Where something that was to be brought is missing, the lines that do without it, then one InputError of all that is.
     """
-    missing: InputError | None = None
-    try:
-        lines = _folder_lines(command, recipe)
-    except InputError as error:
-        lines, missing = [], error
+    problems: list[str] = []
+    lines = _told(lambda: _folder_lines(command, recipe), problems)
+    for needed in _told(lambda: _needed_by(command, recipe), problems):
+        lines += _told(partial(needed.inspect, recipe.without_arguments()), problems)
     resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     print("\n".join([resolved, *lines, *command.plan(recipe)]), file=out)
-    if missing is not None:
-        raise missing
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def _told(look: Callable[[], list[Found]], problems: list[str]) -> list[Found]:
+    """What `look` finds; nothing where it raises InputError, which is put to the problems."""
+    try:
+        return look()
+    except InputError as error:
+        problems.append(str(error))
+        return []
 
 
 def _folder_lines(command: Command, recipe: Recipe) -> list[str]:
-    """What is read and written, and what there is to say of what was brought."""
+    """What is read and written."""
     above = recipe.without_arguments()
     lines = []
     for needed in command.upstream(recipe):
@@ -226,8 +240,6 @@ def _folder_lines(command: Command, recipe: Recipe) -> list[str]:
     if isinstance(command, Job):
         folder = command.folder(recipe)
         lines.append(f"writes  {folder.path}{'  (done already)' if folder.done else ''}")
-    for needed in _needed_by(command, recipe):
-        lines += needed.inspect(above)
     return lines
 
 
@@ -249,7 +261,9 @@ def parse_arguments(command: Command, argv: list[str] | None) -> argparse.Namesp
         epilog="keys:\n" + "\n".join(_describe(Recipe, "")),
     )
     parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe, or scale=NAME"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and exit")
     parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
     return parser.parse_intermixed_args(argv)

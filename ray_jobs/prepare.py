@@ -14,6 +14,7 @@ from data.config import BuiltinCorpus
 from data.corpus.brought import bring, content_fields, content_id, corpora_of, of_each
 from data.corpus.builtin import make_music, make_speech
 from data.corpus.config import BroughtCorpus, SeveralCorpora
+from data.corpus.steps_config import CtcAlignment
 from data.corpus.summary import plan_brought, plan_builtin, problem_lines, summarize
 from data.errors import InputError
 from data.frozen import result_fields
@@ -24,7 +25,7 @@ from ray_jobs.job import main as run_main
 from ray_jobs.prepare_part import Outcome
 from ray_jobs.prepare_steps import STEPS, has_steps, run_steps, step_fields
 from ray_jobs.recipe import Recipe
-from ray_jobs.weights import weight_lines, weight_paths
+from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths
 
 log = logging.getLogger("antiphon")
 
@@ -112,9 +113,24 @@ def inspect(recipe: Recipe) -> list[str]:
         return plan_builtin(recipe.corpus, recipe.seed)
     planned = of_each(recipe.corpus, partial(plan_brought, max_duration_s=recipe.tokenize.max_duration_s))
     named: dict[str, str | None] = {}
-    for name, corpus in corpora_of(recipe.corpus).items():
-        named |= weight_paths(f"corpus.corpora.{name}.alignment" if name else "corpus.alignment", corpus.alignment)
-    return [line for lines in planned.values() for line in lines] + weight_lines(named)
+    for key, config in _aligners(recipe).items():
+        named |= weight_paths(key, config)
+    return [line for lines in planned.values() for line in lines] + weight_lines(named) + pin_lines(_aligners(recipe))
+
+
+def ready(recipe: Recipe) -> None:
+    """Raises InputError where an aligner from the hub has no commit, before corpora are read for it."""
+    if pin_lines(_aligners(recipe)) and not JOB.folder(recipe).done:
+        check_pins(_aligners(recipe))
+
+
+def _aligners(recipe: Recipe) -> dict[str, CtcAlignment | None]:
+    if isinstance(recipe.corpus, BuiltinCorpus):
+        return {}
+    return {
+        f"corpus.corpora.{name}.alignment" if name else "corpus.alignment": corpus.alignment
+        for name, corpus in corpora_of(recipe.corpus).items()
+    }
 
 
 JOB = Job(
@@ -124,6 +140,7 @@ JOB = Job(
     fields=fields,
     raw_inputs=raw_inputs,
     inspect=inspect,
+    ready=ready,
     check=check_audio,
 )
 

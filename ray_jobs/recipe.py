@@ -69,7 +69,7 @@ def load_recipe(path: str, overrides: list[str]) -> Recipe:
     other `dotted.key=value` overrides (values are YAML), which win over the scale. Raises InputError.
     """
     try:
-        tree = yaml.safe_load(storage.read_text(path))
+        tree = _unshared(yaml.safe_load(storage.read_text(path)))
     except FileNotFoundError:
         raise InputError(
             f"recipe {path!r} does not exist: give the path of a YAML file, e.g. configs/demo.yaml"
@@ -94,6 +94,13 @@ def speech_rate_hz(recipe: Recipe) -> int:
     return next((rate for rate in rates if rate), 16000)
 
 
+def _unshared(value: Any) -> Any:
+    """The same tree with a copy in place of each YAML alias: an override changes the place that it names alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -101,17 +108,20 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     *parents, last = key.split(".")
     for parent in parents:
-        node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        node = node[_place(node, parent, override)] if isinstance(node, list) else node.setdefault(parent, {})
         if not isinstance(node, dict | list):
             raise InputError(f"override {override!r}: {parent!r} is a value, not a section")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"override {override!r}: the value is not YAML: {error}") from None
-    if isinstance(node, list):
-        node[int(last)] = value
-    else:
-        node[last] = value
+    node[_place(node, last, override) if isinstance(node, list) else last] = value
+
+
+def _place(items: list[Any], part: str, override: str) -> int:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise InputError(f"override {override!r}: {part!r} is no place in a list of {len(items)}: count them from 0")
 
 
 def _explain(item: Any) -> str:

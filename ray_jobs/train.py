@@ -122,6 +122,7 @@ JOB = Job(
     raw_inputs=raw_inputs,
     plan=plan,
     inspect=lambda recipe: weight_lines(weights_named(recipe)),
+    ready=lambda recipe: weight_lines(weights_named(recipe)),
     arguments=("phase", "mixture", "model"),
 )
 

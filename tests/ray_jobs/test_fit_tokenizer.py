@@ -86,6 +86,11 @@ def test_the_text_tokenizer_has_a_token_for_every_training_word(tmp_path, monkey
     work(Run(brought, RunFolder(str(tmp_path / "again"), "x"), {"prepare": str(tmp_path)}))
     assert len(AutoTokenizer.from_pretrained(tmp_path / "again/text")) == len(tokenizer)
     assert JOB.id(brought) != JOB.id(recipe)
+    (tmp_path / "none").mkdir()
+    bad = load_recipe(str(ROOT / "configs/tiny.yaml"), [f"text={{kind: pretrained, path: {tmp_path}/none}}"])
+    monkeypatch.setattr("ray_jobs.fit_tokenizer._make_stream", lambda *args: pytest.fail("fitted first"))
+    with pytest.raises(InputError, match=r"text.path=.*/none' holds no text tokenizer"):
+        work(Run(bad, RunFolder(str(tmp_path / "bad"), "x"), {"prepare": str(tmp_path)}))
 
 
 def test_a_stream_without_audio_is_an_error_only_where_the_recipe_uses_it(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A recipe of several corpora: one manifest, one id, and every missing folder named at once."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,15 @@ def test_a_dry_run_prints_what_it_can_and_names_all_that_is_missing(
     path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = [f"corpus.corpora.{name}.path={tmp_path}/no-{name}" for name in ("first", "second")]
-    assert train.main([path, *gone, "lm.path=some/model", "--dry-run"]) == 2
-    assert "workers 2 x 1 CPU" in capsys.readouterr().out
+    hub = "tokenizers.unit={kind: ssl_units, path: some/encoder, layer: 2}"
+    assert (
+        train.main([path, *gone, hub, "lm.path=some/model", "text={kind: pretrained, path: /no/text}", "--dry-run"])
+        == 2
+    )
+    shown = capsys.readouterr().out
+    assert "workers 2 x 1 CPU" in shown
+    assert "weights lm.path: some/model  (fetched" in shown
+    assert "text.path='/no/text': nothing is there" in caplog.text
     for name in ("first", "second"):
         assert f"corpus.corpora.{name}: corpus.path='{tmp_path}/no-{name}' does not exist" in caplog.text
 
@@ -75,8 +83,35 @@ def test_a_dry_run_says_what_would_be_fetched_and_what_is_not_there(
     shown = capsys.readouterr().out
     assert "weights lm.path: some/model  (fetched from the hub when they are needed)" in shown
     assert "weights tokenizers.unit.path: some/encoder  (fetched" in shown
+    assert "missing tokenizers.unit.revision: the commit of some/encoder" in shown
     assert train.main([path, "lm.path=/no/model", "--dry-run"]) == 2
     assert "lm.path='/no/model': nothing is there" in caplog.text
+
+
+def test_no_work_begins_before_weights_are_there_and_hub_ids_have_their_commits(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(
+        "transformers.utils.hub.cached_file",
+        lambda hub_id, name, revision: f"{tmp_path}/models--x--y/snapshots/{commit}/{name}",
+    )
+    monkeypatch.setattr("ray_jobs.prepare.bring", lambda *arguments: pytest.fail("a corpus was read"))
+    encoder = "tokenizers.unit={kind: ssl_units, path: some/encoder, layer: 2}"
+    aligner = "corpus.corpora.first.alignment={kind: ctc, path: some/aligner}"
+    for override, told in (
+        (encoder, f"tokenizers.unit: path 'some/encoder' is a hub id .* revision: {commit}"),
+        (aligner, f"corpus.corpora.first.alignment: path 'some/aligner' is a hub id .* revision: {commit}"),
+        ("lm.path=/no/model", "lm.path='/no/model': nothing is there"),
+        (
+            encoder.replace("layer: 2", f"revision: {commit}, layer: 2, kmeans_path: no.safetensors"),
+            "kmeans_path='no.saf",
+        ),
+    ):
+        caplog.clear()
+        assert train.main([path, override]) == 2
+        assert re.search(told, caplog.text)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_paths_of_several_corpora_must_be_absolute_under_a_submitted_job(

@@ -32,6 +32,9 @@ def test_overrides_reach_nested_keys_lists_and_kinds():
         ("train.zero_stage=7", "less than or equal to 3"),
         ("train.steps", "dotted.key=value"),
         ("seed.deep=1", "'seed' is a value"),
+        ("train.phases.cross_modal.lr=1", "'cross_modal' is no place in a list of 3: count them from 0"),
+        ("train.phases.3={}", "'3' is no place"),
+        ("text.kind=pretrained", "needs text.path"),
         ("train.steps=[", "not YAML"),
         ("train.phases.0.weights={lm: 0.4}", "sum to 0.4"),
         ("grammar.groups.asr=[sing]", "grammar.templates lacks"),
@@ -40,6 +43,19 @@ def test_overrides_reach_nested_keys_lists_and_kinds():
 def test_mistakes_are_explained(override, message):
     with pytest.raises(InputError, match=message):
         load_recipe(DEMO, [override])
+
+
+def test_an_override_changes_the_place_that_it_names_and_not_what_shares_a_yaml_anchor_with_it():
+    corpora = load_recipe(
+        str(CONFIGS / "spiritlm_base.yaml"), ["corpus.corpora.mls.alignment.num_gpus=0"]
+    ).corpus.corpora
+    assert {name: corpora[name].alignment.num_gpus for name in ("mls", "librispeech", "commonvoice")} == {
+        "mls": 0, "librispeech": 1, "commonvoice": 1,
+    }  # fmt: skip
+    other = "grammar.formats.text_to_music.modalities.music.x=<m>{music}</m>"
+    formats = load_recipe(str(CONFIGS / "anygpt_speech_music.yaml"), [other]).grammar.formats
+    assert formats["text_to_music"].modalities["music"].x == "<m>{music}</m>"
+    assert formats["music_to_caption"].modalities["music"].x == "<somu>{music}<eomu>"
 
 
 def test_a_missing_recipe_is_an_input_error(tmp_path):
