@@ -157,7 +157,8 @@ class _Piece:
 
 
 class ShardReader:
-    """Reads any range of any parameter or state out of a checkpoint's shards; only those bytes are read."""
+    """Reads any range of any parameter or state out of a checkpoint's shards. Of local files only those bytes are
+    read; from an object store every shard is fetched whole."""
 
     def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
         self._scratch = tempfile.TemporaryDirectory()

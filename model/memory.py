@@ -54,7 +54,8 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one worker: on its device, and on the host where states are offloaded there."""
+    """Bytes of one worker: on its device, and on the host what is offloaded there and what a checkpoint is copied to
+    until it is written (at stage 0 by worker 0 alone)."""
 
     weights: int
     gradients: int
@@ -63,6 +64,12 @@ class MemoryEstimate:
     activations: int
     logits: int
     offloaded: int
+    snapshot: int
+
+    @property
+    def host(self) -> int:
+        """Everything on the host, the device aside."""
+        return self.offloaded + self.snapshot
 
     @property
     def states(self) -> int:
@@ -91,8 +98,10 @@ def estimate_memory(shape: ModelShape, train: TrainConfig, world_size: int, dtyp
 
     weights = share(value_bytes * shape.parameters, 3)
     gradients = share(value_bytes * trainable, 2)
-    # Two Adam moments; under ZeRO the partition's float32 master copy as well.
-    optimizer = share(8 * trainable, 1) + (share(4 * trainable, 1) if stage else 0)
+    # Two Adam moments; under ZeRO the partition's float32 master copy as well, unless that is the partition itself.
+    offloads = {train.offload_optimizer, train.offload_parameters} != {"none"}
+    copied = stage in (1, 2) or (stage == 3 and (dtype == "fp16" or offloads))
+    optimizer = share(8 * trainable, 1) + (share(4 * trainable, 1) if copied else 0)
     offloaded = 0
     if train.offload_optimizer != "none":
         moved = optimizer + share(4 * trainable, 1)  # with the partition's gradients, which are added up there
@@ -107,7 +116,8 @@ def estimate_memory(shape: ModelShape, train: TrainConfig, world_size: int, dtyp
         buffers += value_bytes * (shape.parameters // max(1, shape.layers) + shape.vocabulary * shape.width)
     tokens = train.micro_batch_rows * train.sequence_length
     activations, logits = _activations(shape, train, tokens, dtype), _logits(shape, train, tokens, gpu)
-    return MemoryEstimate(weights, gradients, optimizer, buffers, activations, logits, offloaded)
+    snapshot = share(12 * trainable, 1)
+    return MemoryEstimate(weights, gradients, optimizer, buffers, activations, logits, offloaded, snapshot)
 
 
 def _activations(shape: ModelShape, train: TrainConfig, tokens: int, dtype: str) -> int:
@@ -136,8 +146,8 @@ def advise(
     def fits(changed: TrainConfig) -> bool:
         found = estimate_memory(shape, changed, world_size, dtype, gpu)
         if gpu:
-            return found.device <= device_bytes and found.offloaded <= host_bytes
-        return found.device + found.offloaded <= device_bytes
+            return found.device <= device_bytes and found.host <= host_bytes
+        return found.device + found.host <= device_bytes
 
     if fits(train):
         return None
@@ -178,7 +188,7 @@ def check_memory(lm: Any, train: TrainConfig, world_size: int, dtype: str) -> st
     shape = ModelShape.of(lm)
     here = sum(weight.numel() * weight.element_size() for weight in lm.parameters())  # taken already
     host = _free_host_bytes()
-    free = here + (torch.cuda.mem_get_info(device)[0] if gpu else host)
+    free = here + (_free_device_bytes(device) if gpu else host)
     found = estimate_memory(shape, train, world_size, dtype, gpu)
     line = f"memory about {found.line()}, free {_spell(free)}"
     advice = advise(shape, train, world_size, dtype, gpu, free, host)
@@ -187,6 +197,12 @@ def check_memory(lm: Any, train: TrainConfig, world_size: int, dtype: str) -> st
     if found.states + (0 if gpu else found.offloaded) > free or (gpu and found.offloaded > host):
         raise InputError(f"{line}: the model's states do not fit; {advice}")
     return f"{line}: may not fit; {advice}"
+
+
+def _free_device_bytes(device: torch.device) -> int:
+    """Of a GPU, with what PyTorch keeps for itself of a phase that has ended."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _free_host_bytes() -> int:

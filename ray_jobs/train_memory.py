@@ -38,9 +38,7 @@ def memory_lines(recipe: Recipe, phases: tuple[PhasePlan, ...]) -> list[str]:
     ]
     host = psutil.virtual_memory().available // train.num_workers
     sizes = [int(0.95e9 * size) for size in GPU_GB] if gpu else [host]
-    advice = [
-        advise(shape, train, train.num_workers, train.dtype, gpu, size, max(host, found.offloaded)) for size in sizes
-    ]
+    advice = [advise(shape, train, train.num_workers, train.dtype, gpu, size, max(host, found.host)) for size in sizes]
     if not gpu:
         return [*lines, f"        {advice[0] or 'fits the free memory of this machine'}"]
     fitting = [size for size, text in zip(GPU_GB, advice, strict=True) if text is None]

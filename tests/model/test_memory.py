@@ -24,7 +24,8 @@ def test_states_follow_the_zero_paper() -> None:
     assert sizes[0].states == 4 * weights
     assert sizes[1].states == pytest.approx(2 * weights + 3 * weights / 64)
     assert sizes[2].states == pytest.approx(weights + 4 * weights / 64)
-    assert sizes[3].states == pytest.approx(5 * weights / 64)
+    assert sizes[3].states == pytest.approx(4 * weights / 64)  # the partition of float32 weights is the master copy
+    assert estimate_memory(SEVEN_B, _train(3), 64, "fp16", True).optimizer == pytest.approx(3 * weights / 64)
 
 
 def test_offload_moves_states_to_the_host_and_adapters_need_few() -> None:
@@ -34,6 +35,15 @@ def test_offload_moves_states_to_the_host_and_adapters_need_few() -> None:
     assert found.offloaded == pytest.approx(5 * 4 * SEVEN_B.parameters / 8)
     adapters = ModelShape(**{**vars(SEVEN_B), "trainable": 40_000_000})
     assert estimate_memory(adapters, _train(0), 1, "bf16", True).states < 1.1 * 4 * SEVEN_B.parameters
+
+
+def test_the_copy_that_a_checkpoint_is_written_from_must_fit_the_host() -> None:
+    for train, gpu in ((_train(2), True), (_train(1), False)):
+        found = estimate_memory(SEVEN_B, train, 8, "fp32", gpu)
+        assert found.host == pytest.approx(12 * SEVEN_B.parameters / 8)
+        device, host = (found.device, found.host) if gpu else (found.device + found.host, 0)
+        assert advise(SEVEN_B, train, 8, "fp32", gpu, device, host) is None
+        assert advise(SEVEN_B, train, 8, "fp32", gpu, device - (not gpu), host - gpu) is not None
 
 
 def test_activation_checkpointing_and_chunks_cut_what_grows_with_rows() -> None:
@@ -72,6 +82,13 @@ def test_states_that_cannot_fit_are_refused_before_the_start(monkeypatch: pytest
     monkeypatch.setattr(memory, "_free_host_bytes", lambda: states // 4)
     with pytest.raises(InputError, match=r"states do not fit; (set|use more)"):
         check_memory(model, train_config(0), 1, "fp32")
+
+
+def test_what_a_phase_before_left_in_pytorch_s_cache_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 * GIB, 140 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 130 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10 * GIB)
+    assert memory._free_device_bytes(torch.device("cuda", 0)) == 125 * GIB
 
 
 def test_a_shape_is_read_off_a_model_without_values() -> None:
