@@ -29,10 +29,12 @@ IMPLEMENTATIONS = {
     "sdpa": "sdpa",
     "eager": "eager",
 }
+LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")  # where configurations tell what their layers are
 
 
 def choose_attention(asked: str, config: Any, device: torch.device | str, dtype: str, row_tokens: int) -> str:
     """One of the names above for a model with transformers' `config`. Raises InputError for a wrong combination."""
+    _check_layers(config)
     kind = torch.device(device).type
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     lacking = varlen_attention.missing(device, dtype, head_width)
@@ -67,10 +69,22 @@ def set_attention(lm: Any, name: str, compiled: bool = False) -> None:
     for ours in (packed_attention, varlen_attention):
         function = ours.packed_attention if ours is packed_attention else varlen_attention.varlen_attention
         AttentionInterface.register(ours.NAME, torch.compiler.disable(function) if compiled else function)
+    AttentionInterface.register(IMPLEMENTATIONS["flex"], flex_attention)
     lm.set_attn_implementation(IMPLEMENTATIONS[name])
     decoder = lm.get_decoder()
     if refuse_mixing not in decoder._forward_pre_hooks.values():
         decoder.register_forward_pre_hook(refuse_mixing, with_kwargs=True)
+
+
+def flex_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **kwargs: Any
+) -> Any:
+    """transformers' flex attention in one dtype. Under autocast rotary positions leave queries and keys in float32
+    beside values in bfloat16, which its backward pass does not take."""
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    dtype = packed_attention.compute_dtype(query)
+    return flex_attention_forward(module, query.to(dtype), key.to(dtype), value.to(dtype), *rest, **kwargs)
 
 
 def refuse_mixing(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -103,6 +117,18 @@ def document_arguments(lm: Any, position_ids_BT: torch.Tensor) -> dict[str, Any]
             f"{sorted(IMPLEMENTATIONS)}"
         )
     return {}
+
+
+def _check_layers(config: Any) -> None:
+    """Refuse layers whose state runs on over a row (Mamba, linear attention): restarting positions do not stop it."""
+    kinds = {kind for name in LAYER_KINDS for kind in getattr(config, name, None) or ()}
+    if not hasattr(config, "num_attention_heads"):
+        kinds.add(str(getattr(config, "model_type", "unknown")))
+    if others := sorted(kinds - {"full_attention", "sliding_attention", "attention"}):
+        raise InputError(
+            f"the model has layers of kind {others[0]!r}, for which documents packed into a row are not kept apart: "
+            "start from a model with full or sliding attention alone"
+        )
 
 
 def _soft_cap(config: Any) -> bool:

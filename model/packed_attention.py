@@ -77,7 +77,7 @@ def packed_attention(
         raise ValueError("packed_documents attention needs documents=layout_documents(position_ids) and no mask")
     batch, heads, length, width = query_BHTD.shape
     num_query, num_key = heads * width, key_BHTD.shape[1] * width
-    dtype = _compute_dtype(query_BHTD)
+    dtype = compute_dtype(query_BHTD)
     parts = [part.to(dtype).transpose(1, 2).flatten(2).flatten(0, 1) for part in (query_BHTD, key_BHTD, value_BHTD)]
     joined = torch.cat(parts, dim=-1)
     laid_out = joined.index_select(0, documents.source_N)
@@ -95,7 +95,7 @@ def packed_attention(
     return output.view(batch, length, heads, width), None
 
 
-def _compute_dtype(query: torch.Tensor) -> torch.dtype:
+def compute_dtype(query: torch.Tensor) -> torch.dtype:
     """What sdpa would compute in: autocast's dtype where it is on."""
     kind = query.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype

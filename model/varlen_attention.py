@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from model.packed_attention import compute_dtype
+
 NAME = "varlen_documents"
 MAX_HEAD_WIDTH = 256
 
@@ -69,8 +71,7 @@ def varlen_attention(
     if documents is None or attention_mask is not None or dropout:
         raise ValueError("varlen_documents needs documents=document_bounds(position_ids), no mask and no dropout")
     batch, heads, length, _ = query_BHTD.shape
-    kind = query_BHTD.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_BHTD.dtype
+    dtype = compute_dtype(query_BHTD)
     query, key, value = (
         part.to(dtype).transpose(1, 2).flatten(0, 1).contiguous() for part in (query_BHTD, key_BHTD, value_BHTD)
     )

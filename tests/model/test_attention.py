@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.integrations import flex_attention
+from transformers.models.llama import modeling_llama
 
 from data.errors import InputError
 from model import varlen_attention
@@ -52,6 +54,8 @@ def test_models_with_windows_or_soft_caps_get_an_attention_that_knows_them(gpu: 
         ("flex", "cpu", "bf16", {}, "no backward pass"),
         ("packed", "cpu", "bf16", {"sliding_window": 128}, "no sliding window"),
         ("sdpa", "cpu", "bf16", {"attn_logit_softcapping": 50.0}, "use eager"),
+        ("auto", "cpu", "bf16", {"layer_types": ["linear_attention", "full_attention"]}, "'linear_attention'"),
+        ("sdpa", "cuda", "bf16", {"layers_block_type": ["mamba", "attention"]}, "'mamba'"),
     ],
 )
 def test_wrong_combinations_are_refused(
@@ -109,3 +113,25 @@ def test_varlen_gives_each_document_its_own_causal_attention(monkeypatch: pytest
             ).last_hidden_state
         )
     assert torch.allclose(*hidden, atol=1e-5)
+
+
+def test_models_without_attention_are_refused() -> None:
+    with pytest.raises(InputError, match="'mamba'"):
+        choose_attention("auto", SimpleNamespace(model_type="mamba", hidden_size=64), "cpu", "fp32", 512)
+
+
+def test_flex_attention_sees_one_dtype_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel needs a GPU; its backward pass refuses queries and keys of another dtype than the values."""
+    seen = []
+
+    def forward(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **kw: Any) -> Any:
+        seen.append([query.dtype, key.dtype, value.dtype])
+        return value.transpose(1, 2), None
+
+    monkeypatch.setattr(flex_attention, "flex_attention_forward", forward)
+    monkeypatch.setattr(modeling_llama, "create_causal_mask", lambda *_, **__: None)
+    batch, model = global_batch(0), tiny_model()
+    set_attention(model, "flex")
+    with torch.autocast("cpu", torch.bfloat16):
+        model.get_decoder()(input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, use_cache=False)
+    assert seen == [[torch.bfloat16] * 3] * 2
