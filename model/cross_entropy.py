@@ -40,6 +40,18 @@ def choose_cross_entropy(asked: str, micro_tokens: int, vocabulary_size: int, pl
     return "whole" if asked == "whole" else "chunked"
 
 
+def check_logits(config: Any) -> None:
+    """Raises InputError for models that do more to their logits than the output layer (Gemma 2, Cohere, Granite):
+    the loss is taken from that layer's, and would be another model's."""
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier"):
+        value = getattr(config, name, None)
+        if value is not None and value != 1:
+            raise InputError(
+                f"the model changes its logits after the output layer ({name}={value:g}), which training does not "
+                "know: start from a model that does not"
+            )
+
+
 def chunk_tokens(vocabulary_size: int, device: torch.device) -> int:
     """Targets of one chunk."""
     return max(16, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (4 * vocabulary_size))
@@ -86,7 +98,9 @@ class TargetLoss(torch.nn.Module):
             return _liger(hidden_NH, self.weight, targets)
         if self.way == "chunked" and self.plain:
             size = chunk_tokens(self.weight.shape[0], hidden_NH.device)
-            return _Chunked.apply(hidden_NH, self.weight, targets, z_loss, size, _compute_dtype(hidden_NH))
+            # Without gradients (validation) none is summed up: the function is asked by what it is given.
+            weight_VH = self.weight if torch.is_grad_enabled() else self.weight.detach()
+            return _Chunked.apply(hidden_NH, weight_VH, targets, z_loss, size, _compute_dtype(hidden_NH))
         if self.way == "chunked":
             losses_N, log_z_N = self._by_calling(hidden_NH, targets.labels_N, bool(z_loss))
         else:

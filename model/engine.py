@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from data.errors import InputError
 from model.attention import choose_attention
-from model.cross_entropy import choose_cross_entropy
+from model.cross_entropy import check_logits, choose_cross_entropy
 from model.deepspeed_config import deepspeed_config
 from model.lm import plain_language_model
 from model.loss_parts import LossParts
@@ -88,6 +88,7 @@ def start_engine(
     if dtype == "fp16" and device.type != "cuda":
         raise InputError("train.dtype=fp16 needs a GPU: use bf16 or fp32")
     attention = choose_attention(train.attention, plain.config, device, dtype, train.sequence_length)
+    check_logits(plain.config)
     cross_entropy = choose_cross_entropy(
         train.cross_entropy,
         train.micro_batch_rows * train.sequence_length,

@@ -123,7 +123,7 @@ class TrainConfig(Frozen):
         "auto", "how packed documents attend: auto: varlen (FlashAttention) on GPUs that have it, else packed"
     )
     cross_entropy: Literal["auto", "whole", "chunked", "liger"] = placement(
-        "auto", "auto: whole logits while they are small; beyond, liger on GPUs that have it, else chunked"
+        "auto", "auto: whole logits while they are small, chunked beyond; liger only when asked for"
     )
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed configuration, passed through")
     num_workers: int = placement(2, "training processes", ge=1)

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from data.errors import InputError
 from model import cross_entropy
-from model.cross_entropy import TargetLoss, Targets, choose_cross_entropy, chunk_tokens
+from model.cross_entropy import TargetLoss, Targets, check_logits, choose_cross_entropy, chunk_tokens
 from model.lm import add_lora
 from model.train_config import LoraConfig
 from model.train_step import StepLoss
@@ -88,6 +89,22 @@ def test_a_frozen_head_gets_no_gradient_and_validation_no_z_loss() -> None:
     assert head.weight.grad is None
     assert hidden_NH.grad is not None
     assert torch.allclose(module.eval()(hidden_NH, targets)[0].double(), _reference(0.0, False)[0], rtol=1e-5)
+
+
+def test_validation_sums_up_no_gradient_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_NH, head, targets = _case(torch.float32)
+    monkeypatch.delattr(torch, "zeros_like")  # what the gradient of the whole vocabulary would begin with
+    with torch.no_grad():
+        loss, _ = TargetLoss(head, "chunked")(hidden_NH, targets)
+    assert torch.allclose(loss.double(), _reference(0.0, False)[0], rtol=1e-5)
+
+
+def test_models_that_change_their_logits_afterwards_are_refused() -> None:
+    for config in (Gemma2Config(), CohereConfig(), GraniteConfig(logits_scaling=8.0)):
+        with pytest.raises(InputError, match="changes its logits after the output layer"):
+            check_logits(config)
+    for config in (LlamaConfig(), GraniteConfig(), tiny_model().config):
+        check_logits(config)
 
 
 def test_no_chunk_holds_more_logits_than_its_bytes() -> None:

@@ -73,9 +73,13 @@ def _refused() -> None:
         start_engine(tiny_model(), train_config(1), "fp16")
     with pytest.raises(InputError, match="no backward pass on CPUs"):
         start_engine(tiny_model(), train_config(1, attention="flex"), "fp32")
+    capped = tiny_model()
+    capped.config.final_logit_softcapping = 30.0
+    with pytest.raises(InputError, match="changes its logits"):
+        start_engine(capped, train_config(1), "fp32")
 
 
-def test_what_a_cpu_cannot_do_is_refused() -> None:
+def test_what_cannot_be_trained_here_is_refused() -> None:
     run_group(1, _refused)
 
 
