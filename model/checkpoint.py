@@ -27,6 +27,8 @@ from model.fragments import (
     refresh_weights,
 )
 
+LOSS_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # what changes as float16 trains
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -52,6 +54,7 @@ def take_snapshot(engine: Any, facts: Mapping[str, Any]) -> Snapshot:
         "parameters": parameter_shapes(engine),
         "optimizer_step": _optimizer_step(engine),
         "param_groups": [_plain_group(group) for group in engine.optimizer.param_groups],
+        "loss_scale": {key: value for key, value in _loss_scaler(engine).items() if key in LOSS_SCALE},
         "engine": {key: getattr(engine, key) for key in ("global_steps", "global_samples", "skipped_steps")},
     }
     return Snapshot(_pack(engine, fragments), _rng_state(), manifest)
@@ -71,6 +74,7 @@ def load_checkpoint(folder: str, engine: Any) -> dict[str, Any]:
             _restore_rng(reader.metadata(dist.get_rank())["rng"])
     for group, saved in zip(engine.optimizer.param_groups, manifest["param_groups"], strict=True):
         group.update({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+    _loss_scaler(engine).update(manifest.get("loss_scale", {}))
     for key, value in manifest["engine"].items():
         setattr(engine, key, value)
     refresh_weights(engine)
@@ -97,7 +101,10 @@ def _fill(engine: Any, reader: ShardReader, optimizer_step: int) -> None:
             states[fragment.flat] = {kind: torch.zeros_like(fragment.flat) for kind in kinds}
         state = states[fragment.flat]
         if "exp_avg" in kinds:  # a tensor of its own: shared ones would count twice
-            state["step"] = torch.tensor(float(optimizer_step)) if counts else optimizer_step
+            # Beside the weights: a fused optimizer's kernel reads the count where they are.
+            state["step"] = (
+                torch.tensor(float(optimizer_step), device=fragment.flat.device) if counts else optimizer_step
+            )
         for kind, flat in ((WEIGHT, fragment.flat), *((kind, state[kind]) for kind in kinds)):
             fragment.of(flat).copy_(reader.read(fragment.name, kind, fragment.start, fragment.numel))
 
@@ -114,10 +121,16 @@ def _check_parameters(manifest: Mapping[str, Any], engine: Any, folder: str) -> 
 
 
 def _optimizer_step(engine: Any) -> int:
+    """0 where nothing counts: Muon does not, nor an AdamW whose every step was skipped for overflow."""
     steps = {int(state["step"]) for state in optimizer_states(engine).values() if "step" in state}
-    if len(steps) != 1:
+    if len(steps) > 1:
         raise RuntimeError(f"the optimizer counts {sorted(steps)} steps: one number was expected after a whole step")
-    return steps.pop()
+    return max(steps, default=0)
+
+
+def _loss_scaler(engine: Any) -> dict[str, Any]:
+    """The attributes of what scales losses for float16; empty at zero_stage 0, which has none."""
+    return vars(engine.optimizer.loss_scaler) if hasattr(engine.optimizer, "loss_scaler") else {}
 
 
 def _plain_group(group: Mapping[str, Any]) -> dict[str, Any]:

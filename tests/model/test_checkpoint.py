@@ -3,6 +3,7 @@
 import hashlib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 
 from data import storage
 from data.errors import InputError
+from model import checkpoint
 from model.checkpoint import load_checkpoint
 from model.checkpoint_files import assemble_weights, complete_checkpoints, read_manifest, step_name
 from model.checkpoint_writer import CheckpointWriter
 from model.engine import run_step, start_engine
+from model.fragments import Fragment
 from tests.model.process_group import run_group
 from tests.model.tiny_training import VOCABULARY, global_batch, share, tiny_model, train_config
 
@@ -117,6 +120,43 @@ def test_offloaded_states_and_muon_s_resume_on_any_number_of_workers(
     losses = run_group(loaded_by, partial(_train, **changes), zero_stage, None, saved, resumed)[0]
     within = MUON_TOLERANCE if "optimizer" in changes else TOLERANCE
     _check_resume(tmp_path, Path(whole), undisturbed, losses, exact=loaded_by == 2, weights=within)
+
+
+def test_muon_alone_resumes_though_it_counts_no_steps(tmp_path: Path) -> None:
+    saved, whole, resumed = (str(tmp_path / name) for name in ("saved", "whole", "resumed"))
+    train = partial(_train, lora=True, optimizer="muon")  # adapters are matrices of the layers, all of them
+    undisturbed = run_group(1, train, 0, saved, None, whole)[0]
+    losses = run_group(1, train, 0, None, saved, resumed)[0]
+    _check_resume(tmp_path, Path(whole), undisturbed, losses, exact=True)
+
+
+def test_the_count_of_steps_lies_where_the_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused AdamW reads it there; on a GPU a count on the host would be read from a wrong address."""
+    flat = torch.empty(4, device="meta", requires_grad=True)
+    engine = SimpleNamespace(optimizer=torch.optim.AdamW([flat]))
+    reader: Any = SimpleNamespace(has=lambda name, kind: "exp" in kind, read=lambda *_: torch.zeros(4))
+    monkeypatch.setattr(checkpoint, "owned_fragments", lambda engine: [Fragment("weight", 0, 4, flat, 0)])
+    checkpoint._fill(engine, reader, 7)
+    assert {name: state.device for name, state in engine.optimizer.state[flat].items()} == dict.fromkeys(
+        ("exp_avg", "exp_avg_sq", "step"), flat.device
+    )
+
+
+def _scaled(folder: str) -> float:
+    """The loss scale of a fresh engine, before and after it has loaded a checkpoint of one that had 256."""
+    train = train_config(2)
+    engine = start_engine(tiny_model(), train, "fp32")
+    run_step(engine, global_batch(0), train, 1e-3, VOCABULARY.pad_id)
+    engine.optimizer.loss_scaler.cur_scale = 256.0
+    _save(folder, engine, 1)
+    fresh = start_engine(tiny_model(), train, "fp32")
+    assert fresh.optimizer.loss_scaler.cur_scale == 1.0
+    load_checkpoint(folder, fresh)
+    return float(fresh.optimizer.loss_scaler.cur_scale)
+
+
+def test_the_loss_scale_of_float16_comes_back(tmp_path: Path) -> None:
+    assert run_group(1, _scaled, str(tmp_path / step_name(1))) == [256.0]
 
 
 @pytest.mark.slow
