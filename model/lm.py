@@ -3,6 +3,7 @@
 Any model that AutoModelForCausalLM loads and that has `get_decoder` and `get_output_embeddings` will do.
 """
 
+import re
 from typing import Any
 
 import torch
@@ -96,20 +97,20 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    adapters = PeftLoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
-        exclude_modules=list(config.exclude) or None,
-        layers_to_transform=list(config.layers) if config.layers is not None else None,
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            adapters = PeftLoraConfig(
+                r=config.r,
+                lora_alpha=config.alpha,
+                lora_dropout=config.dropout,
+                target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+                exclude_modules=list(config.exclude) or None,
+                layers_to_transform=list(config.layers) if config.layers is not None else None,
+                task_type="CAUSAL_LM",
+            )
             return get_peft_model(model, adapters)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise InputError(f"lora.targets={config.targets!r} do not fit the model: {error}") from None
 
 

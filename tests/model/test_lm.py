@@ -47,6 +47,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         build_language_model(LanguageModelConfig(path=str(tmp_path)), VOCABULARY)
     with pytest.raises(InputError, match="do not fit the model"):
         add_lora(tiny_model(), LoraConfig(targets=("nowhere",)), 1)
+    for fields in ({"targets": "all-linear", "layers": (0,)}, {"targets": "("}):
+        with pytest.raises(InputError, match="do not fit the model"):
+            add_lora(tiny_model(), LoraConfig(**fields), 1)
 
 
 def test_a_pretrained_model_gets_another_base_of_its_rotary_positions(tmp_path: Path) -> None:
