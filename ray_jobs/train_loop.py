@@ -5,6 +5,7 @@ No ray in here: the loop runs in any torch.distributed process group. All phases
 
 import gc
 import logging
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from data.errors import RunError
 from data.packing import Batch
 from data.vocabulary import TEXT_BLOCK
 from model.checkpoint import load_checkpoint
-from model.checkpoint_files import complete_checkpoints, read_manifest, step_name
+from model.checkpoint_files import complete_checkpoints, read_manifest, step_name, step_of
 from model.checkpoint_retention import newest_intact, retire
 from model.checkpoint_writer import CheckpointWriter
 from model.engine import NotFiniteError, StepResult, resolve_dtype, run_step, start_engine
@@ -109,7 +110,9 @@ class TrainLoop:
         flops, wait = FlopCount.of(lm), DataWait()
         stream = self.parts.stream(plan)
         sources = tuple(stream.sources.members)
+        self._progress.at("starting the engine", plan.first_step)
         engine = start_engine(lm, self.train, self.dtype, plan.config, LossParts.of(sources, self.parts.vocabulary))
+        self._seed(step_of(resume) if resume else plan.first_step)
         first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
         log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
         checkpoint = ""
@@ -140,6 +143,10 @@ class TrainLoop:
         del engine, lm
         gc.collect()
         return checkpoint
+
+    def _seed(self, step: int) -> None:
+        """What dropout draws after `step` depends on the run and the worker, not on what this process did before."""
+        torch.manual_seed(zlib.crc32(f"{self.parts.recipe.seed} {step} {self.rank}".encode()))
 
     def _step(self, engine: Any, rows: TensorBatch, lr: float, step: int, batch_hash: str) -> StepResult:
         """One step. Raises RunError, which says where the numbers end, when there is no loss any more."""

@@ -121,9 +121,11 @@ def train_worker(config: dict[str, Any]) -> str | None:
 
 
 def _watch(folder: str, last_step: int, stop: threading.Event) -> None:
-    """A line for every interval, from what worker 0 has written; looked for every few seconds."""
+    """A line for every interval, from what worker 0 has written; looked for every few seconds, and at the end."""
     seen = max((row["step"] for row in rows_after(folder, 0)), default=0)
-    while not stop.wait(PROGRESS_EVERY_S):
+    ended = False
+    while not ended:
+        ended = stop.wait(PROGRESS_EVERY_S)
         for row in rows_after(folder, seen):
             seen = row["step"]
             if "tokens_per_s" in row:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as NotYetError
 from typing import Any, TypeVar
 
@@ -55,18 +55,17 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
     threading.Thread(target=_run, args=(act, result, device), daemon=True).start()
     threading.Thread(target=_tell, args=(progress, tick_s, ended), daemon=True).start()
     try:
-        while True:
-            try:
-                return result.result(tick_s)
-            except NotYetError:
-                waited_s = time.monotonic() - progress.since
-                if not result.done() and waited_s > stall_s:
-                    raise StalledError(f"no progress for {waited_s:.0f} s: {_who(tick_s)}") from None
-            except RuntimeError as error:
-                if isinstance(error, RunError) or not _is_lost_peer(error):
-                    raise
-                place = f"in {progress.operation!r} of step {progress.step}"
-                raise StalledError(f"{place}: {_who(tick_s)} ({str(error).splitlines()[0]})") from error
+        # Not by the time-out of `result()`: what `act` raises may be a TimeoutError too.
+        while not wait([result], tick_s).done:
+            waited_s = time.monotonic() - progress.since
+            if not result.done() and waited_s > stall_s:
+                raise StalledError(f"no progress for {waited_s:.0f} s: {_who(tick_s)}")
+        return result.result()
+    except RuntimeError as error:
+        if isinstance(error, RunError | StalledError) or not _is_lost_peer(error):
+            raise
+        place = f"in {progress.operation!r} of step {progress.step}"
+        raise StalledError(f"{place}: {_who(tick_s)} ({str(error).splitlines()[0]})") from error
     finally:
         ended.set()
 

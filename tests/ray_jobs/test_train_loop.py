@@ -73,6 +73,20 @@ def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(
     assert rows == list(_rows(whole))
 
 
+@pytest.mark.slow
+def test_dropout_draws_the_same_when_a_run_goes_on_at_the_end_of_a_phase(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    runs_dir, inputs, _ = undisturbed
+    dropout = [f"train.phases.{index}.lora={{r: 4, alpha: 8, dropout: 0.5}}" for index in (1, 2)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_group(2, _loop, str(runs_dir), inputs, str(whole), 0, *dropout)
+    run_group(2, _loop, str(runs_dir), inputs, str(cut), 12, *dropout)
+    run_group(2, _loop, str(runs_dir), inputs, str(cut), 0, *dropout)
+    before, after = _final_weights(whole), _final_weights(cut)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def _rows(folder: Path) -> list[dict[str, Any]]:
     paths = sorted((folder / "metrics").glob("part-*.jsonl"))
     return [without_clock(row) for path in paths for row in storage.read_jsonl(path)]

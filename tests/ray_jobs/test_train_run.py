@@ -1,9 +1,13 @@
 """What a failed worker group is told as."""
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from data.errors import InputError, RunError
-from ray_jobs.train_run import _told
+from ray_jobs.train_metrics import MetricsLog
+from ray_jobs.train_run import _told, _watch
 
 
 class Failed(Exception):
@@ -27,3 +31,20 @@ def test_the_error_that_says_most_is_told(failures: tuple[str, ...], kind: type[
     told = _told(Failed(*failures), 2)
     assert type(told) is kind
     assert says in str(told)
+
+
+def test_an_interval_that_ends_with_the_training_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    numbers = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "peak_tflops", "data_wait_share", "eta_s")
+
+    class EndsAtOnce(threading.Event):
+        """Set while the last row is written."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            log = MetricsLog(str(tmp_path))
+            log.add({"step": 7, "phase": "only", **dict.fromkeys(numbers, 1.0)})
+            log.flush()
+            return True
+
+    caplog.set_level("INFO")
+    _watch(str(tmp_path), 7, EndsAtOnce())
+    assert [message for message in caplog.messages if "step 7/7, only" in message]
