@@ -127,7 +127,9 @@ class TrainConfig(Frozen):
     )
     deepspeed: dict[str, Any] = Field({}, description="further DeepSpeed configuration, passed through")
     num_workers: int = placement(2, "training processes", ge=1)
-    loader_threads: int = placement(1, "threads of a worker that render batches, each of a step of its own", ge=1)
+    loader_threads: int = placement(
+        1, "threads of a worker that render batches, each of a step of its own", ge=1, le=32
+    )
     resume_anyway: bool = placement(
         False, "go on from a checkpoint although the store, the mixture or the vocabulary has changed since"
     )

@@ -53,6 +53,8 @@ def read_batches(
             if rank == 0:
                 _warn_of_ends(stream, plan, warned)
             yield step, batch, batch_hash
+    if rank == 0:
+        _tell_long(stream, plan)
 
 
 def log_mixture(plan: PhasePlan, stream: TokenStream) -> None:
@@ -78,6 +80,16 @@ def _warn_of_ends(stream: TokenStream, plan: PhasePlan, warned: set[str]) -> Non
                 "train: phase %s: task %s has been shown max_epochs=%g times by step %d; its share goes to the others",
                 plan.config.name, source, plan.config.max_epochs[source], plan.first_step + step + 1,
             )  # fmt: skip
+
+
+def _tell_long(stream: TokenStream, plan: PhasePlan) -> None:
+    for what, counts in (("left out", stream.planner.num_dropped), ("split", stream.planner.num_split)):
+        for source, count in counts.items():
+            if count:
+                log.warning(
+                    "train: phase %s: at least %d records of task %s had more tokens than a row and were %s",
+                    plan.config.name, count, source, what,
+                )  # fmt: skip
 
 
 def stream_fingerprint(parts: TrainParts, plan: PhasePlan) -> dict[str, str]:
@@ -115,7 +127,8 @@ def check_resumable(parts: TrainParts, checkpoint: str) -> bool:
     """Refuse to go on from a checkpoint whose stream was another, unless `train.resume_anyway`; whether it was.
 
     Raises InputError that names what has changed, with the fingerprints of then and of now. A recipe that changes
-    gets another run folder; what is found here was changed in place: a store, a tokenizer, or the code's own formats.
+    gets another run folder; what is found here was changed in place: a store, a tokenizer, or a vocabulary. Formats
+    are known by their configuration: that the code now writes one otherwise is not found.
     """
     found = changed_since(parts, read_manifest(checkpoint))
     if not found:

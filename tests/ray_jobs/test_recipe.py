@@ -30,6 +30,7 @@ def test_overrides_reach_nested_keys_lists_and_kinds():
         ("train.zero_stag=1", "did you mean 'zero_stage'"),
         ("corpus.speech.voces=[a]", "did you mean 'voices'"),
         ("train.zero_stage=7", "less than or equal to 3"),
+        ("train.loader_threads=100", "less than or equal to 32"),  # plans of 64 steps are kept
         ("train.steps", "dotted.key=value"),
         ("seed.deep=1", "'seed' is a value"),
         ("train.phases.cross_modal.lr=1", "'cross_modal' is no place in a list of 3: count them from 0"),

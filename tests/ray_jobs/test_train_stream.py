@@ -15,7 +15,8 @@ from data import storage
 from data.errors import InputError
 from data.packing import Batch
 from data.planning import Planner
-from data.store import TokenStore, write_shard
+from data.store import Record, TokenStore, write_shard
+from data.stream import TokenStream
 from model.checkpoint_files import FORMAT_VERSION
 from model.schedule import PhasePlan
 from model.train_config import PhaseConfig, TrainConfig
@@ -29,7 +30,7 @@ from ray_jobs.train_stream import (
     sampler_state,
     stream_fingerprint,
 )
-from tests.data.test_stream import make_stream, phase
+from tests.data.test_stream import CONFIG, GRAMMARS, RECORDS, STREAMS, make_stream, phase
 from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
 
 ROWS, STEPS, FIRST = 5, 12, 100
@@ -122,6 +123,21 @@ def test_no_document_is_lost_or_repeated_within_an_epoch_whoever_reads_it() -> N
     with pytest.raises(InputError, match="nothing left"):
         show_all()
     assert sorted(seen) == list(range(120))
+
+
+@pytest.mark.parametrize(("over_long", "said"), [("drop", "left out"), ("split", "split")])
+def test_at_a_phases_end_one_worker_tells_what_was_too_long(
+    caplog: pytest.LogCaptureFixture, over_long: str, said: str
+) -> None:
+    long = Record("long", " ".join(["one"] * 300), "amy")
+    plan = plan_of({"weights": {"lm": 1.0}})
+    arguments = ([*RECORDS, long], GRAMMARS, CONFIG.groups, plan.config, STEPS, 128, ROWS, 1, STREAMS)
+    for rank in (0, 1):
+        stream = TokenStream(*arguments, over_long=over_long)
+        with caplog.at_level(logging.INFO, logger="antiphon"):
+            assert len(list(read_batches(stream, plan, train_config(plan, 1), FIRST, rank, 2))) == STEPS
+    (message,) = caplog.messages
+    assert message.endswith(f"at least 1 records of task text_lm had more tokens than a row and were {said}")
 
 
 def test_the_table_is_printed_with_how_much_of_the_phase_it_covers(
