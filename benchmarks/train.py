@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,6 @@ from importlib.metadata import version
 from typing import Any, TextIO
 
 from benchmarks.tokenize import hardware
-from benchmarks.train_gpu import measure_gpu
 from benchmarks.train_legs import Leg
 from benchmarks.train_memory import measure_memory
 from benchmarks.train_setup import FULL, QUICK, Sizes, document_lengths, make_recipe, write_inputs
@@ -35,6 +35,7 @@ log = logging.getLogger("antiphon")
 
 VERSIONS = ("torch", "transformers", "accelerate", "deepspeed", "numpy")
 STAGES = ("0", "1", "2", "3")
+GPU_TIMEOUT_S = 300.0
 Round = dict[str, float]
 
 
@@ -111,15 +112,24 @@ def padding_ceiling(sizes: Sizes) -> float:
     return round(float(sum(batch.max() * size for batch in batches) / sum(batch.sum() for batch in batches)), 3)
 
 
+def gpu_in_own_process(environment: dict[str, str]) -> dict[str, Any]:
+    """What `python -m benchmarks.train_gpu` prints under the environment from before the legs, which are for CPUs."""
+    command = [sys.executable, "-m", "benchmarks.train_gpu"]
+    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=GPU_TIMEOUT_S)
+    if finished.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {finished.returncode}: see its traceback above")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
 def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
     """Run everything in `folder` and print the line of JSON."""
-    started, commit = time.monotonic(), git_commit()
+    started, commit, environment = time.monotonic(), git_commit(), dict(os.environ)
     result = {
         "benchmark": "train",
         "quick": sizes is QUICK,
         **measure_speed(folder, sizes),
         **measure_memory(sizes),
-        "gpu": measure_gpu(),
+        "gpu": gpu_in_own_process(environment),
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "commit": commit,

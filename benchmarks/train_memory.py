@@ -3,7 +3,7 @@
     python -m benchmarks.train_memory        one line of JSON
 
 Model states after Rajbhandari et al. 2020, with Psi parameters and everything in float32: weights 4 Psi, gradients
-4 Psi, Adam's moments 8 Psi, and at stages 1 and 2 the partition's own copy of the weights; the stage says which of
+4 Psi, Adam's moments 8 Psi, and from stage 1 on the partition's own copy of the weights; the stage says which of
 them the workers share. Measured is resident memory, which also holds activations, buffers and the allocator's slack.
 """
 
@@ -97,7 +97,7 @@ def _worker(sizes: Sizes, zero_stage: int, rank: int, folder: str, queue: Any) -
 def states_bytes(parameters: int, zero_stage: int, workers: int) -> float:
     """Model states of one worker, all in float32 (see the head of this file)."""
     split = [1 / workers if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
-    own_copy = 4 / workers if zero_stage in (1, 2) else 0.0
+    own_copy = 4 / workers if zero_stage else 0.0
     return parameters * (4 * split[0] + 4 * split[1] + 8 * split[2] + own_copy)
 
 

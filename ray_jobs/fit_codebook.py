@@ -45,7 +45,8 @@ def fit_codebook(
     """Centroids (codebook_size, D) for the encoder in `folder`, and what is to be said of their quality.
 
     The same bits for any tokenize.num_workers, on machines that multiply alike. Raises InputError where no file can be
-    read, and StalledError where the actors do nothing for tokenize.stall_s.
+    read, and StalledError where the actors do nothing for tokenize.stall_s; once they have their frames, for as much
+    longer as these took.
     """
     start_ray()
     started = time.monotonic()
@@ -67,10 +68,12 @@ def fit_codebook(
     ]
     try:
         limits = limits_of(_load(shares, dealt, tokenize.stall_s), config.max_frames)
-        call = _call(shares, limits, tokenize.stall_s)
+        # An actor that is started anew is silent while it computes all its frames again.
+        patience_s = tokenize.stall_s + time.monotonic() - started
+        call = _call(shares, limits, patience_s)
         passed = PassedOver()
         asked = [share.passed_over.remote() for share in shares]
-        for of_share in results_of(asked, tokenize.stall_s, f"{OPERATOR}.passed_over"):
+        for of_share in results_of(asked, patience_s, f"{OPERATOR}.passed_over"):
             passed.merge(of_share)
         log.info("fit_tokenizer: %s", passed)
         collected = time.monotonic()
@@ -78,7 +81,7 @@ def fit_codebook(
         quality = {"frames": float(sum(limits.values())), **_quality(call, centroids_KD)}
         if any(utterance.words for utterance in utterances):
             asked = [share.words.remote(limits) for share in shares]
-            words = merged(results_of(asked, tokenize.stall_s, f"{OPERATOR}.words"))
+            words = merged(results_of(asked, patience_s, f"{OPERATOR}.words"))
             quality |= _agreement(merged(call("codes", centroids_KD)), words)
     finally:
         for share in shares:

@@ -9,6 +9,7 @@ from data.config import BuiltinCorpus
 from data.corpus.adapters.base import adapter_class
 from data.corpus.brought import corpora_of
 from data.errors import InputError
+from data.vocabulary import Vocabulary
 from model.adapter_export import ADAPTER, export_adapter
 from model.checkpoint_files import assemble_weights, read_manifest
 from model.export import INFO_FILE, export_model
@@ -16,7 +17,15 @@ from model.model_card import ModelCard
 from model.schedule import PhasePlan
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_log import flat_numbers
-from ray_jobs.train_parts import TrainParts, base_of, first_model, from_run, put_weights, run_folder_of
+from ray_jobs.train_parts import (
+    TrainParts,
+    base_of,
+    first_model,
+    from_run,
+    ids_known_to,
+    put_weights,
+    run_folder_of,
+)
 
 OWN_LICENCE = "apache-2.0"  # of a model whose corpus was made here and whose weights began here
 UNKNOWN = "unknown"
@@ -32,7 +41,7 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
     lm = first_model(parts, plan, run_folder_of(checkpoint), manifest["base"])
     put_weights(lm, assemble_weights(checkpoint), checkpoint)
     if _exports_adapter(plan):
-        check_adapter_exports(parts)
+        _check_adapter_export(parts, plan, manifest["base"])
         base = from_run(run_folder_of(checkpoint), manifest["base"])
         export_adapter(storage.join(folder, ADAPTER), lm, str(base))
     vocoders = {}
@@ -54,20 +63,26 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
 
 def check_adapter_exports(parts: TrainParts) -> None:
     """Raises InputError for a phase whose adapters alone would not give its model back."""
-    for plan in parts.phases:
-        if not _exports_adapter(plan):
-            continue
-        name, base = plan.config.name, base_of(parts, plan)
-        if base is None or not (base.startswith("phases/") or storage.exists(storage.join(base, INFO_FILE))):
-            raise InputError(
-                f"phase {name!r} has lora.export: adapter and starts from {base or 'a new model'}, which has no rows "
-                "for the recipe's codes: let a phase without adapters go before it, or take lora.export: merged"
-            )
-        if plan.config.trainable not in (None, "lora"):
-            raise InputError(
-                f"phase {name!r} has lora.export: adapter and trainable: {plan.config.trainable!r}: adapters would be "
-                "a part of what it trains; set trainable: lora, or lora.export: merged"
-            )
+    for plan in filter(_exports_adapter, parts.phases):
+        _check_adapter_export(parts, plan, base_of(parts, plan))
+
+
+def _check_adapter_export(parts: TrainParts, plan: PhasePlan, base: str | None) -> None:
+    name = plan.config.name
+    if base is None or not (base.startswith("phases/") or _has_every_row(base, parts.vocabulary)):
+        raise InputError(
+            f"phase {name!r} has lora.export: adapter and starts from {base or 'a new model'}, which lacks rows for "
+            "ids of the recipe: let a phase without adapters go before it, or take lora.export: merged"
+        )
+    if plan.config.trainable not in (None, "lora"):
+        raise InputError(
+            f"phase {name!r} has lora.export: adapter and trainable: {plan.config.trainable!r}: adapters would be "
+            "a part of what it trains; set trainable: lora, or lora.export: merged"
+        )
+
+
+def _has_every_row(base: str, vocabulary: Vocabulary) -> bool:
+    return storage.exists(storage.join(base, INFO_FILE)) and ids_known_to(base, vocabulary) == vocabulary.size
 
 
 def _exports_adapter(plan: PhasePlan) -> bool:
@@ -90,16 +105,19 @@ def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> Model
         if record.split == "train":
             seconds[record.kind] = seconds.get(record.kind, 0) + (record.duration_s or 0)
             languages.add(record.lang)
+    ran = _phases_behind(parts, plan, manifest)
     phases = [
         {"name": p.config.name, "steps": p.steps, "lr": p.config.lr, "weights": p.config.weights, "lora": p.config.lora}
-        for p in parts.phases[: parts.phases.index(plan) + 1]
+        for p in ran
     ]
+    phases[-1] |= {"steps": manifest["phase_step"], "weights": manifest["schedule"]["weights"]}
     licences = recipe.licences
-    base_model = recipe.model or recipe.lm.path
+    base_model = ran[0].config.start_from or manifest["recipe"]["model"] or recipe.lm.path
+    made_here = isinstance(recipe.corpus, BuiltinCorpus) and base_model is None
     return ModelCard(
         name=recipe.name,
         base_model=base_model,
-        licence=licences.model or (OWN_LICENCE if _made_here(recipe) else UNKNOWN),
+        licence=licences.model or (OWN_LICENCE if made_here else UNKNOWN),
         licences={
             "training data": licences.data or _data_licence(recipe),
             **({f"base model {base_model}": licences.base_model or UNKNOWN} if base_model else {}),
@@ -114,9 +132,13 @@ def _card(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> Model
     )
 
 
-def _made_here(recipe: Recipe) -> bool:
-    starts = [recipe.model, recipe.lm.path, *(phase.start_from for phase in recipe.train.phases)]
-    return isinstance(recipe.corpus, BuiltinCorpus) and not any(starts)
+def _phases_behind(parts: TrainParts, plan: PhasePlan, manifest: dict[str, Any]) -> tuple[PhasePlan, ...]:
+    """The phases that a checkpoint's weights went through: its run may have done one alone, which an export is not
+    told, and a phase with `start_from` takes nothing from those before it."""
+    alone = manifest["recipe"]["phase"] is not None
+    ran = (plan,) if alone else parts.phases[: parts.phases.index(plan) + 1]
+    starts = [place for place, one in enumerate(ran) if one.config.start_from is not None]
+    return ran[starts[-1] :] if starts else ran
 
 
 def _data_licence(recipe: Recipe) -> str:

@@ -4,8 +4,9 @@ MFU is that of worker 0: the FLOPs that its rows need over the time that passed,
 the peak of its device (model/flops.py).
 """
 
+import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from model.flops import FlopCount, peak_flops
@@ -14,6 +15,8 @@ from model.train_step import TensorBatch
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_metrics import MetricsLog
 from ray_jobs.train_sinks import Sink, open_sinks
+
+log = logging.getLogger("antiphon")
 
 Item = TypeVar("Item")
 # What depends on the clock: two runs of the same steps differ in these alone.
@@ -72,9 +75,8 @@ class TrainLog:
         self._metrics.add(row)
         if ends:
             self._metrics.flush()
-            numbers = flat_numbers(row)
-            for sink in self._sinks:
-                sink.write(row["step"], numbers)
+            number, numbers = row["step"], flat_numbers(row)
+            self._tell_sinks(lambda sink: sink.write(number, numbers))
             self._begin_interval()  # what the sinks took is theirs
 
     def flush(self) -> None:
@@ -84,9 +86,17 @@ class TrainLog:
     def close(self) -> None:
         """Write what is left and let the sinks go."""
         self._metrics.flush()
-        for sink in self._sinks:
-            sink.close()
+        self._tell_sinks(lambda sink: sink.close())
         self._sinks = []
+
+    def _tell_sinks(self, act: Callable[[Sink], None]) -> None:
+        """A sink that fails is let go: metrics.jsonl has its numbers, and no service is worth a training."""
+        for sink in list(self._sinks):
+            try:
+                act(sink)
+            except Exception as error:  # every service raises its own kinds
+                log.warning("train: %s gets no more numbers: %s", type(sink).__name__, error)
+                self._sinks.remove(sink)
 
     def _begin_interval(self) -> None:
         self._steps, self._tokens, self._done_flops = 0, 0, 0.0

@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from data import storage
+from data.errors import InputError
 from data.vocabulary import Block, Vocabulary
 from model.freezing import freeze
 from model.lm import add_lora, build_language_model
@@ -78,11 +79,16 @@ def _empty_model(recipe: Recipe) -> Any:
 
 
 def _config_at_hand(path: str) -> Any:
-    """The configuration of a folder, or of a hub id that was fetched before."""
+    """The configuration of a folder, or of a hub id that was fetched before. Raises InputError for a folder of none."""
     from transformers import AutoConfig
 
     if storage.exists(path):
-        return AutoConfig.from_pretrained(str(storage.local_folder(path)))
+        try:
+            return AutoConfig.from_pretrained(str(storage.local_folder(path)))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path!r} holds no causal language model: give a model folder or a hub id ({error})"
+            ) from None
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except OSError:

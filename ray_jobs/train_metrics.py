@@ -41,24 +41,31 @@ class MetricsLog:
 
 
 def merge_metrics(folder: str) -> list[dict[str, Any]]:
-    """Merge the parts into metrics.jsonl, one row a step, and return the rows. Does nothing more once merged."""
+    """Merge the parts into metrics.jsonl, one row a step, and return the rows. Does nothing more once merged.
+
+    Parts beside a metrics.jsonl are what a killed merge left, or of steps that were taken again: they replace its rows.
+    """
     target = storage.join(folder, "metrics.jsonl")
     paths = _parts(folder)
-    if paths:
-        rows = sorted((row for path in paths for row in storage.read_jsonl(path)), key=lambda row: row["step"])
-        storage.write_jsonl(target, rows)
-        storage.delete(storage.join(folder, PARTS))
-        return rows
-    return list(storage.read_jsonl(target)) if storage.exists(target) else []
+    merged = list(storage.read_jsonl(target)) if storage.exists(target) else []
+    if not paths:
+        return merged
+    by_step = {row["step"]: row for rows in (merged, *map(storage.read_jsonl, paths)) for row in rows}
+    found = [by_step[step] for step in sorted(by_step)]
+    storage.write_jsonl(target, found)
+    storage.delete(storage.join(folder, PARTS))
+    return found
 
 
 def rows_after(folder: str, step: int) -> list[dict[str, Any]]:
     """The rows after `step` that have been written so far, for progress lines."""
-    first = f"part-{step:08d}.jsonl"
+    last = f"part-{step:08d}.jsonl"
     paths = _parts(folder)
-    late = [path for path in paths if path.rsplit("/", 1)[-1] > first]
+    # A part is named by its first row: after a resume that of the step and what follows it may be in one.
+    begun = sum(path.rsplit("/", 1)[-1] <= last for path in paths)
+    late = paths[max(0, begun - 1) :]
     try:
-        return [row for path in late for row in storage.read_jsonl(path)]
+        return [row for path in late for row in storage.read_jsonl(path) if row["step"] > step]
     except FileNotFoundError:
         return []  # a resume has just truncated them
 

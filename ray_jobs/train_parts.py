@@ -227,7 +227,7 @@ def first_model(parts: TrainParts, plan: PhasePlan, folder: str, base: str | Non
     config = recipe.lm if base is None else recipe.lm.model_copy(update={"path": base})
     known_ids = None
     if base is not None and storage.exists(storage.join(base, INFO_FILE)):
-        known_ids = _known_ids(base, parts.vocabulary)
+        known_ids = ids_known_to(base, parts.vocabulary)
     lm = build_language_model(config, parts.vocabulary, recipe.seed, known_ids)
     return add_lora(lm, plan.config.lora, recipe.seed * PHASE_SEEDS + plan.index) if plan.config.lora else lm
 
@@ -248,8 +248,9 @@ def base_of(parts: TrainParts, plan: PhasePlan) -> str | None:
     return f"phases/{parts.phases[place - 1].config.name}" if place else parts.recipe.model
 
 
-def _known_ids(path: str, vocabulary: Vocabulary) -> int:
-    """How many ids the model folder has rows for, of a vocabulary that extends the folder's."""
+def ids_known_to(path: str, vocabulary: Vocabulary) -> int:
+    """How many ids the model folder has rows for, of a vocabulary that extends the folder's. Raises InputError where
+    it is another."""
     theirs = Vocabulary.from_json(read_info(path))
     same_blocks = theirs.blocks == vocabulary.blocks[: len(theirs.blocks)]
     if not same_blocks or theirs.markers != vocabulary.markers[: len(theirs.markers)]:

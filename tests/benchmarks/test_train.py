@@ -1,18 +1,22 @@
 """The training benchmark: its workload and its arithmetic, and that the whole of it runs."""
 
+import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import train
 from benchmarks.train import padding_ceiling
 from benchmarks.train_gpu import LENGTH, packed_rows
-from benchmarks.train_legs import PaddingCollator
+from benchmarks.train_legs import ENVIRONMENT, PaddingCollator
 from benchmarks.train_memory import states_bytes
 from benchmarks.train_setup import FULL, QUICK, document_lengths, make_recipe, write_inputs
 from model.flops import document_sizes
@@ -48,8 +52,8 @@ def test_a_padded_batch_counts_its_useful_tokens_and_learns_no_padding() -> None
 
 
 def test_the_formula_of_memory_is_the_paper_s() -> None:
-    assert [states_bytes(100, stage, 2) for stage in range(4)] == [1600, 1400, 1200, 800]
-    assert [states_bytes(100, stage, 1) for stage in (0, 3)] == [1600, 1600]
+    assert [states_bytes(100, stage, 2) for stage in range(4)] == [1600, 1400, 1200, 1000]
+    assert [states_bytes(100, stage, 1) for stage in (0, 3)] == [1600, 2000]
 
 
 def test_the_gpu_s_rows_are_packed_documents() -> None:
@@ -58,6 +62,30 @@ def test_the_gpu_s_rows_are_packed_documents() -> None:
     assert 0.95 * 4 * LENGTH < tokens <= 4 * LENGTH
     assert squares < tokens * 750
     assert torch.equal(batch.ids_BT[batch.weights_BT > 0], batch.labels_BT[batch.weights_BT > 0])
+
+
+def test_the_legs_see_no_gpu_and_the_gpu_is_measured_in_the_environment_from_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)  # and is put back
+    seen: dict[str, str] = {}
+
+    def run(command: list[str], env: dict[str, str], **options: Any) -> Any:
+        seen.update(env)
+        return subprocess.CompletedProcess(command, 0, 'noise\n{"mfu": 0.5}\n')
+
+    monkeypatch.setattr(train, "measure_speed", lambda folder, sizes: os.environ.update(ENVIRONMENT) or {})
+    monkeypatch.setattr(train, "measure_memory", lambda sizes: {})
+    monkeypatch.setattr(train, "hardware", lambda: {})
+    monkeypatch.setattr(train, "git_commit", lambda: None)
+    monkeypatch.setattr(train.subprocess, "run", run)
+    results = io.StringIO()
+    train.measure(str(tmp_path), QUICK, results)
+    assert json.loads(results.getvalue())["gpu"] == {"mfu": 0.5}
+    assert ENVIRONMENT["CUDA_VISIBLE_DEVICES"] == ""
+    assert seen
+    assert not set(ENVIRONMENT) & set(seen)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from model import flops
 from model.config import LanguageModelConfig
 from model.flops import FlopCount, document_sizes, peak_flops
 from model.lm import add_lora, build_language_model
@@ -57,7 +58,21 @@ def test_frozen_weights_cost_two_thirds_and_packing_saves_attention() -> None:
     assert one - four == pytest.approx(full.per_squared_length * (64**2 - 4 * 16**2) + full.per_target * 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [("NVIDIA H200", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA L40S", 362),
+     ("NVIDIA L40", None), ("NVIDIA RTX A1000", None), ("NVIDIA GeForce RTX 4090", None)],
+)  # fmt: skip
+def test_only_a_gpu_of_the_very_name_has_the_maker_s_peak(
+    monkeypatch: pytest.MonkeyPatch, name: str, tflops: float | None
+) -> None:
+    """Any other is measured, by a product that is long beside the launch of its kernel."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(flops, "_measured_peak", lambda device, dtype, side: float(side))
+    assert peak_flops("cuda", "bf16")[0] == (tflops * 1e12 if tflops else 4096)
+
+
 def test_the_peak_of_a_cpu_is_measured_and_says_so() -> None:
-    flops, source = peak_flops("cpu", "fp32")
-    assert 1e8 < flops < 1e14
+    peak, source = peak_flops("cpu", "fp32")
+    assert 1e8 < peak < 1e14
     assert "matrix product" in source

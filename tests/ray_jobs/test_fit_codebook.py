@@ -152,6 +152,40 @@ def test_actors_that_never_come_up_are_an_error_within_the_bound(monkeypatch):
     assert waited == [7.0]
 
 
+def test_an_actor_that_is_started_anew_has_the_time_to_compute_its_frames_again(tmp_path, prepared, monkeypatch):
+    rows, config, folder = prepared
+    now, waited = [0.0], []
+
+    class Local:
+        """A share in this process that answers at once."""
+
+        def __init__(self, *arguments):
+            self.share = FrameShare(*arguments)
+
+        def __getattr__(self, name):
+            return SimpleNamespace(remote=getattr(self.share, name))
+
+    def load(shares, dealt, stall_s):
+        now[0] += 100.0
+        return {group: share.share.load(group) for share in shares for group in share.share.groups}
+
+    def results(asked, stall_s, operator):
+        waited.append(stall_s)
+        return asked
+
+    actors = SimpleNamespace(options=lambda **options: SimpleNamespace(remote=Local))
+    fake = {"remote": lambda kind: actors, "kill": lambda share: None, "put": lambda value: value}
+    monkeypatch.setattr(fit_codebook, "ray", SimpleNamespace(**fake))
+    monkeypatch.setattr(fit_codebook, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(fit_codebook, "start_ray", lambda: None)
+    monkeypatch.setattr(fit_codebook, "_load", load)
+    monkeypatch.setattr(fit_codebook, "results_of", results)
+    tokenize = load_recipe(str(ROOT / "configs/tiny.yaml"), ["tokenize.stall_s=7"]).tokenize
+    centroids_KD, _ = fit_codebook.fit_codebook(folder, config, rows, str(tmp_path / "manifest.jsonl"), tokenize, 1)
+    assert len(centroids_KD) == 6
+    assert set(waited) == {107.0}
+
+
 def recipe_of(tmp_path, *fields: str):
     unit = f"{{kind: ssl_units, path: {tmp_path}/encoder, layer: 2, codebook_size: 6, iterations: 5{''.join(fields)}}}"
     return [

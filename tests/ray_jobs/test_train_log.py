@@ -84,6 +84,26 @@ def test_every_interval_ends_in_a_row_with_rates_for_file_line_and_sinks(tmp_pat
     assert set(last) - set(without_clock(last)) == set(CLOCKED)
 
 
+def test_a_sink_that_fails_is_let_go_and_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Kept):
+        def write(self, step: int, numbers: Any) -> None:
+            super().write(step, numbers)
+            raise ConnectionError("no service")
+
+    recipe = tiny_recipe(tmp_path, "train.log_every=1", "train.sinks=[]")
+    (plan, *_) = plan_phases(recipe.train)
+    failing, kept = Failing(), Kept()
+    log = TrainLog(recipe, str(tmp_path), "fp32", "cpu", [failing, kept])
+    log.start(0, 16)
+    log.start_phase(FlopCount(1e6, 0.0, 0.0), 0, DataWait())
+    for step in (1, 2):
+        log.step(plan, _row(step), _batch())
+    log.close()
+    assert [step for step, _ in failing.rows] == [1]
+    assert [step for step, _ in kept.rows] == [1, 2, -1]
+    assert "Failing gets no more numbers: no service" in caplog.text
+
+
 def test_the_wait_for_data_is_the_time_that_the_iterator_takes() -> None:
     def slow() -> Any:
         for item in range(3):

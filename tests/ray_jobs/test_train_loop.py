@@ -144,6 +144,30 @@ def test_metrics_are_truncated_within_a_part_and_merged_once(tmp_path: Path) -> 
     assert not (tmp_path / "metrics").exists()
 
 
+def test_a_merge_that_was_killed_while_it_cleared_its_parts_loses_no_row(tmp_path: Path) -> None:
+    storage.write_jsonl(tmp_path / "metrics.jsonl", [{"step": step, "loss": 1.0} for step in range(1, 11)])
+    log = MetricsLog(str(tmp_path))
+    log.add({"step": 9, "loss": 1.0})
+    log.add({"step": 10, "loss": 0.5})
+    log.flush()
+    rows = merge_metrics(str(tmp_path))
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert rows[-1]["loss"] == 0.5
+    assert list(storage.read_jsonl(tmp_path / "metrics.jsonl")) == rows
+
+
+def test_rows_taken_again_are_found_in_a_part_that_begins_before_the_step(tmp_path: Path) -> None:
+    """After a resume from step 50 the next part begins with 51, and rows up to 57 were seen before."""
+    log = MetricsLog(str(tmp_path))
+    for step in range(45, 61):
+        log.add({"step": step})
+        if step == 50:
+            log.flush()
+    log.flush()
+    assert [row["step"] for row in rows_after(str(tmp_path), 57)] == [58, 59, 60]
+    assert rows_after(str(tmp_path), 60) == []
+
+
 def test_a_phase_starts_from_any_folder_that_it_names(
     undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
 ) -> None:
@@ -201,6 +225,39 @@ def test_export_needs_no_cluster_and_says_data_phases_metrics_and_licences(
     assert not torch.distributed.is_initialized()
 
 
+def _told_otherwise(checkpoint: str, folder: Path, base: str, **told: Any) -> str:
+    """A copy of a checkpoint whose run started from `base` and was given other arguments."""
+    copy = folder / "checkpoints" / Path(checkpoint).name
+    storage.copy_folder(checkpoint, copy)
+    manifest = storage.read_json(copy / "manifest.json")
+    recipe = {**manifest["recipe"], **told}
+    storage.write_json(copy / "manifest.json", {**manifest, "base": base, "recipe": recipe})
+    return str(copy)
+
+
+def test_the_card_tells_of_the_phases_and_the_model_that_the_weights_came_from(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    """`export` is told neither phase= nor model=; the checkpoint knows."""
+    runs_dir, inputs, whole = undisturbed
+    parts = load_parts(tiny_recipe(runs_dir), inputs)
+    last = complete_checkpoints(str(whole / "checkpoints"))[-1]
+    model = str(whole / "phases" / "cross_modal")
+    alone = _told_otherwise(last, tmp_path, model, phase="chain_of_modality", model=model)
+    export_checkpoint(parts, alone, str(tmp_path / "model"))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.startswith("---\nlicense: unknown\n")
+    assert f"base_model: {model}" in card
+    assert f"| base model {model} | unknown |" in card
+    assert "chain_of_modality" in card
+    assert "cross_modal | 8" not in card
+    started = load_parts(tiny_recipe(runs_dir, f"train.phases.2.start_from={model}"), inputs)
+    export_checkpoint(started, _told_otherwise(last, tmp_path / "other", model), str(tmp_path / "started"))
+    card = (tmp_path / "started" / "README.md").read_text()
+    assert f"base_model: {model}" in card
+    assert "cross_modal | 8" not in card
+
+
 def test_adapters_are_exported_beside_the_merged_model(
     undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
 ) -> None:
@@ -218,6 +275,20 @@ def test_adapters_are_exported_beside_the_merged_model(
     assert (adapter / "adapter_model.safetensors").stat().st_size < (
         tmp_path / "model/model.safetensors"
     ).stat().st_size
+
+
+def test_adapters_over_a_model_without_the_recipe_s_rows_are_refused_before_the_training(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    runs_dir, inputs, whole = undisturbed
+    model = tmp_path / "model"
+    storage.copy_folder(whole / "phases" / "cross_modal", model)
+    overrides = ["phase=chain_of_modality", f"model={model}", "train.phases.2.lora.export=adapter"]
+    check_adapter_exports(load_parts(tiny_recipe(runs_dir, *overrides), inputs))
+    more = "grammar.templates.more='[more] {unit} | [units] {unit} [eos]'"
+    parts = load_parts(tiny_recipe(runs_dir, *overrides, more, "grammar.groups.more=[more]"), inputs)
+    with pytest.raises(InputError, match="lacks rows for ids"):
+        check_adapter_exports(parts)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The memory lines of a dry run: no weights, no cluster."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.errors import InputError
 from ray_jobs.recipe import Recipe, load_recipe
 from ray_jobs.train_memory import memory_lines
 from ray_jobs.train_parts import phases_to_run
@@ -40,3 +42,8 @@ def test_sixty_four_gpus_are_planned_without_one() -> None:
 def test_weights_that_are_not_here_are_not_guessed() -> None:
     (line,) = _lines(_recipe("lm.path=somebody/some-model"))
     assert line.startswith("memory  not known: somebody/some-model is a hub id")
+
+
+def test_a_folder_without_a_model_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no causal language model"):
+        _lines(_recipe(f"lm.path={tmp_path}"))
