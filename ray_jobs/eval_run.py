@@ -41,7 +41,8 @@ def evaluate(run: Run) -> None:
         raise InputError(
             f"nothing to evaluate: {len(corpus.utterances)} test utterances and "
             f"eval.tasks={list(run.recipe.eval.tasks)} give no sample; hold out some with "
-            "corpus.test, or give the test split transcripts"
+            "corpus.test, give the test split transcripts, or call tasks of the grammar as benchmarks do (asr, tts, "
+            f"s2t, …; this recipe's are {', '.join(sorted(corpus.tasks))})"
         )
     write_report(run, corpus, samples, evidence.judges, model, started)
 

@@ -212,6 +212,8 @@ class Engine:
         if tokenizer is not None and hasattr(tokenizer, "decode"):
             wave = tokenizer.decode(codes[stream]) if stream in codes else np.zeros(0, np.float32)
             return wave, tokenizer.sample_rate
+        if stream not in codes and any(segment.kind in TEXT_KINDS for segment in segments):
+            return None, 0  # it was answered in writing
         raise InputError(f"this model folder has no vocoder for stream {stream!r}: audio cannot be made")
 
     def _frames(self, stream: str, codes: Sequence[int]) -> np.ndarray:

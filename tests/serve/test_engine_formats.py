@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.config import GrammarConfig
+from data.errors import InputError
 from data.grammar.formats.chunked import Chunked
 from data.grammar.formats.pairs import SpiritLmPairs
 from data.grammar.formats.slam import SlamPoisson
@@ -97,3 +98,18 @@ def test_all_spans_and_chunks_of_an_answer_are_read_and_heard(engine: Engine, ta
         assert reply.text.replace(" ", "") == "".join(texts).replace(" ", "")
         several += len(reply.segments) > 1
     assert several
+
+
+def test_without_a_vocoder_written_answers_are_given_and_spoken_ones_refused(engine: Engine) -> None:
+    mute = Engine(engine._folder.path, max_new_tokens=12)
+    requests = [Request("ending", text="one", temperature=3.0, seed=seed) for seed in range(40)]
+    kinds = {}
+    for heard, reply in zip(engine.generate(requests), mute.generate(requests), strict=True):
+        assert not isinstance(heard, InputError)
+        kinds[type(reply).__name__] = reply
+        if isinstance(reply, InputError):
+            assert "has no vocoder for stream 'unit'" in str(reply)
+            continue
+        assert reply.wave is None
+        assert {segment.kind for segment in reply.segments} == {"text"}
+    assert set(kinds) == {"InputError", "Reply"}
