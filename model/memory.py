@@ -98,10 +98,9 @@ def estimate_memory(shape: ModelShape, train: TrainConfig, world_size: int, dtyp
 
     weights = share(value_bytes * shape.parameters, 3)
     gradients = share(value_bytes * trainable, 2)
-    # Two Adam moments; under ZeRO the partition's float32 master copy as well, unless that is the partition itself.
-    offloads = {train.offload_optimizer, train.offload_parameters} != {"none"}
-    copied = stage in (1, 2) or (stage == 3 and (dtype == "fp16" or offloads))
-    optimizer = share(8 * trainable, 1) + (share(4 * trainable, 1) if copied else 0)
+    # Two Adam moments; under ZeRO the partition's float32 master copy as well. (DeepSpeed's stage 3 would spare it for
+    # float32 weights, but compares a torch.device with a string, which are never equal.)
+    optimizer = share(8 * trainable, 1) + (share(4 * trainable, 1) if stage else 0)
     offloaded = 0
     if train.offload_optimizer != "none":
         moved = optimizer + share(4 * trainable, 1)  # with the partition's gradients, which are added up there

@@ -7,7 +7,9 @@ import torch
 
 from data.errors import InputError
 from model import memory
+from model.engine import start_engine
 from model.memory import ModelShape, advise, check_memory, estimate_memory
+from tests.model.process_group import run_group
 from tests.model.tiny_training import tiny_model, train_config
 
 GIB = 2**30
@@ -24,8 +26,23 @@ def test_states_follow_the_zero_paper() -> None:
     assert sizes[0].states == 4 * weights
     assert sizes[1].states == pytest.approx(2 * weights + 3 * weights / 64)
     assert sizes[2].states == pytest.approx(weights + 4 * weights / 64)
-    assert sizes[3].states == pytest.approx(4 * weights / 64)  # the partition of float32 weights is the master copy
+    assert sizes[3].states == pytest.approx(5 * weights / 64)
     assert estimate_memory(SEVEN_B, _train(3), 64, "fp16", True).optimizer == pytest.approx(3 * weights / 64)
+
+
+def _storages(dtype: str) -> tuple[set[int], set[int]]:
+    """Where the partition of stage 3 lies, and where its master copy does."""
+    optimizer = start_engine(tiny_model(), train_config(3, dtype=dtype), dtype).optimizer
+    flats = optimizer.fp16_partitioned_groups_flat, optimizer.fp32_partitioned_groups_flat
+    partition, master = ({flat.untyped_storage().data_ptr() for flat in group} for group in flats)
+    return partition, master
+
+
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_zero_stage_3_keeps_a_master_copy_of_float32_weights_too(dtype: str) -> None:
+    ((partition, master),) = run_group(1, _storages, dtype)
+    assert partition
+    assert not partition & master
 
 
 def test_offload_moves_states_to_the_host_and_adapters_need_few() -> None:
