@@ -222,5 +222,14 @@ def test_joined_pairs_fit_whatever_is_drawn(records: list[Record], limit: int, s
         assert sum(map(CROSS.longest_tokens, left.records)) + CROSS.longest_tokens(right.records[0]) > limit
 
 
+def test_the_instructions_are_gone_through_once_and_not_for_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammar, _ = build(SpeechGptCrossModal())
+    first, looked_up = grammar.longest_tokens(RECORD), []
+    text = grammar._speller.text
+    monkeypatch.setattr(grammar._speller, "text", lambda value: looked_up.append(value) or text(value))
+    assert grammar.longest_tokens(RECORD) == first
+    assert len(looked_up) < 20 < len(built_in()["asr"])
+
+
 def _id(grammar: Grammar, marker: str) -> int:
     return build(SpeechGptCrossModal())[1].marker_id(marker)

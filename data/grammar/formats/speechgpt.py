@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -133,11 +134,19 @@ class CrossModal(_Prefixed):
 
     def longest_tokens(self, record: RecordLike) -> int:
         """How many tokens a turn of this record may have, with a prefix, whatever is drawn: what joining goes by."""
-        lengths = []
-        for pattern in self._used:
-            longest = max(pattern.instructions, key=lambda text: len(self._speller.text(text)), default="")
-            lengths.append(sum(self._speller.length(part) for part in pattern.parts(record, longest)))
+        lengths = [
+            sum(self._speller.length(part) for part in pattern.parts(record, longest))
+            for pattern, longest in zip(self._used, self._longest_instructions, strict=True)
+        ]
         return max(lengths) + sum(self._speller.length(part) for part in self._prefix)
+
+    @cached_property
+    def _longest_instructions(self) -> list[str]:
+        """Of each pattern: looked for once, as every record of a store is joined."""
+        return [
+            max(pattern.instructions, key=lambda text: len(self._speller.text(text)), default="")
+            for pattern in self._used
+        ]
 
 
 class ChainOfModality(_Prefixed):
