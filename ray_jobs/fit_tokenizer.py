@@ -35,7 +35,7 @@ from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.tokenize_shard import kind_of_stream
-from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths
+from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths, with_pins
 
 log = logging.getLogger("antiphon")
 
@@ -197,7 +197,7 @@ def _is_text_folder(recipe: Recipe) -> bool:
 
 def inspect(recipe: Recipe) -> list[str]:
     """Where weights and the text tokenizer come from."""
-    return weight_lines(_weights_named(recipe)) + pin_lines(_tokenizers_by_key(recipe))
+    return with_pins(lambda: weight_lines(_weights_named(recipe)), _tokenizers_by_key(recipe))
 
 
 def ready(recipe: Recipe) -> None:

@@ -217,8 +217,9 @@ def print_plan(command: Command, recipe: Recipe, out: TextIO) -> None:
         lines += _told(partial(needed.inspect, recipe.without_arguments()), problems)
     resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     print("\n".join([resolved, *lines, *command.plan(recipe)]), file=out)
-    if problems:
-        raise InputError("\n".join(dict.fromkeys(problems)))
+    whole = [problem for problem in dict.fromkeys(problems) if not any(problem in o and problem != o for o in problems)]
+    if whole:
+        raise InputError("\n".join(whole))
 
 
 def _told(look: Callable[[], list[Found]], problems: list[str]) -> list[Found]:

@@ -25,7 +25,7 @@ from ray_jobs.job import main as run_main
 from ray_jobs.prepare_part import Outcome
 from ray_jobs.prepare_steps import STEPS, has_steps, run_steps, step_fields
 from ray_jobs.recipe import Recipe
-from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths
+from ray_jobs.weights import check_pins, pin_lines, weight_lines, weight_paths, with_pins
 
 log = logging.getLogger("antiphon")
 
@@ -111,11 +111,15 @@ def inspect(recipe: Recipe) -> list[str]:
     """Hours, speakers, rates, lengths and problems, without making or decoding anything."""
     if isinstance(recipe.corpus, BuiltinCorpus):
         return plan_builtin(recipe.corpus, recipe.seed)
+    return with_pins(partial(_inspect_brought, recipe), _aligners(recipe))
+
+
+def _inspect_brought(recipe: Recipe) -> list[str]:
     planned = of_each(recipe.corpus, partial(plan_brought, max_duration_s=recipe.tokenize.max_duration_s))
     named: dict[str, str | None] = {}
     for key, config in _aligners(recipe).items():
         named |= weight_paths(key, config)
-    return [line for lines in planned.values() for line in lines] + weight_lines(named) + pin_lines(_aligners(recipe))
+    return [line for lines in planned.values() for line in lines] + weight_lines(named)
 
 
 def ready(recipe: Recipe) -> None:

@@ -1,7 +1,7 @@
 """What can be said of the pretrained weights that a recipe names before any work begins."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel
 
@@ -44,6 +44,15 @@ def pin_lines(configs: Mapping[str, BaseModel | None]) -> list[str]:
         f"missing {key}.revision: the commit of {path}; no work begins before it is given"
         for key, path in _unpinned(configs).items()
     ]
+
+
+def with_pins(look: Callable[[], list[str]], configs: Mapping[str, BaseModel | None]) -> list[str]:
+    """What `look` finds, then `pin_lines`; where it raises InputError, these stand in it as well."""
+    pins = pin_lines(configs)
+    try:
+        return look() + pins
+    except InputError as error:
+        raise InputError("\n".join([str(error), *pins])) from None
 
 
 def check_pins(configs: Mapping[str, BaseModel | None]) -> None:

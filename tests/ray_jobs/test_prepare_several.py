@@ -62,6 +62,7 @@ def test_a_dry_run_prints_what_it_can_and_names_all_that_is_missing(
     path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = [f"corpus.corpora.{name}.path={tmp_path}/no-{name}" for name in ("first", "second")]
+    gone.append("corpus.corpora.first.alignment={kind: ctc, path: some/aligner}")
     hub = "tokenizers.unit={kind: ssl_units, path: some/encoder, layer: 2}"
     assert (
         train.main([path, *gone, hub, "lm.path=some/model", "text={kind: pretrained, path: /no/text}", "--dry-run"])
@@ -71,6 +72,9 @@ def test_a_dry_run_prints_what_it_can_and_names_all_that_is_missing(
     assert "workers 2 x 1 CPU" in shown
     assert "weights lm.path: some/model  (fetched" in shown
     assert "text.path='/no/text': nothing is there" in caplog.text
+    assert "missing tokenizers.unit.revision: the commit of some/encoder" in caplog.text
+    assert "missing corpus.corpora.first.alignment.revision: the commit of some/aligner" in caplog.text
+    assert caplog.text.count("corpus.corpora.first: corpus.path=") == 1
     for name in ("first", "second"):
         assert f"corpus.corpora.{name}: corpus.path='{tmp_path}/no-{name}' does not exist" in caplog.text
 
