@@ -71,6 +71,11 @@ class StopRequest:
 
     def _look(self) -> None:
         while not self._closed.wait(LOOK_EVERY_S):
-            if storage.exists(self._path):
+            try:
+                asked = storage.exists(self._path)
+            except OSError as error:  # a storage that fails once must not make the run deaf
+                log.warning("train: cannot look for %s, will look again: %s", self._path, error)
+                continue
+            if asked:
                 self._seen.set()
                 return

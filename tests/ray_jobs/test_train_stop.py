@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import RunError
+from ray_jobs import train_stop
 from ray_jobs.job import run_command
-from ray_jobs.train_stop import STOP, saving_on_sigterm
+from ray_jobs.train_stop import STOP, StopRequest, saving_on_sigterm
 
 
 def _wait_in_vain(folder: Path) -> None:
@@ -42,3 +43,18 @@ def test_a_named_error_ends_a_job_with_1_and_no_traceback(caplog: pytest.LogCapt
     assert run_command("train", fail) == 1
     assert caplog.messages == ["what happened and where"]
     assert caplog.records[0].exc_info is None
+
+
+def test_a_storage_that_fails_once_does_not_make_the_run_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([OSError("slow down"), True])
+
+    def exists(path: str) -> bool:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(train_stop.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(train_stop, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(train_stop.storage, "exists", exists)
+    assert StopRequest("run")._seen.wait(10)
