@@ -111,13 +111,17 @@ def inspect(recipe: Recipe) -> list[str]:
     """Hours, speakers, rates, lengths and problems, without making or decoding anything."""
     if isinstance(recipe.corpus, BuiltinCorpus):
         return plan_builtin(recipe.corpus, recipe.seed)
-    return with_pins(partial(_inspect_brought, recipe), _aligners(recipe))
+    aligners = _aligners(recipe)
+    look = partial(_inspect_brought, recipe.corpus, recipe.tokenize.max_duration_s, aligners)
+    return with_pins(look, aligners)
 
 
-def _inspect_brought(recipe: Recipe) -> list[str]:
-    planned = of_each(recipe.corpus, partial(plan_brought, max_duration_s=recipe.tokenize.max_duration_s))
+def _inspect_brought(
+    corpus: BroughtCorpus | SeveralCorpora, max_duration_s: float, aligners: dict[str, CtcAlignment | None]
+) -> list[str]:
+    planned = of_each(corpus, partial(plan_brought, max_duration_s=max_duration_s))
     named: dict[str, str | None] = {}
-    for key, config in _aligners(recipe).items():
+    for key, config in aligners.items():
         named |= weight_paths(key, config)
     return [line for lines in planned.values() for line in lines] + weight_lines(named)
 
