@@ -77,7 +77,7 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """A W&B run named as the run folder; a resume goes on with it."""
+    """A W&B run named as the run folder; a resume goes on with it, and of steps that come twice W&B keeps the first."""
 
     def __init__(self, recipe: Recipe, folder: str, step: int) -> None:
         import wandb
