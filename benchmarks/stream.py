@@ -9,24 +9,23 @@ is measured on 1 million stored rows and multiplied. Ends in one line of JSON. -
 mean nothing.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
 
+from benchmarks.command import run_benchmark
 from benchmarks.machine import hardware, versions
 from benchmarks.stream_corpus import some_words, write_full_store, write_plain_store
 from benchmarks.stream_scale import generate_sidecar
 from data import storage
 from data.run_folder import git_commit
-from ray_jobs.job import configure_logging, log, run_command
+from ray_jobs.job import log
 
 TEN_MILLION = 10_000_000
 VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -103,21 +102,7 @@ def run_part(module: str, request: dict[str, Any]) -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; exit codes as those of a job."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run on some hundred utterances")
-    parser.add_argument("--keep", metavar="FOLDER", help="work in this folder and leave it; default: a temporary one")
-    options = parser.parse_args(argv)
-    sizes = QUICK if options.quick else FULL
-    configure_logging()
-
-    def act(results: TextIO) -> None:
-        if options.keep:
-            measure(os.path.abspath(options.keep), sizes, results)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            measure(folder, sizes, results)
-
-    return run_command("stream", act)
+    return run_benchmark("stream", __doc__, measure, FULL, QUICK, argv)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ fractions, speed-ups ratios, rates x real time, and start-up stands apart from t
 with a tiny encoder on seconds of audio: it shows that the benchmark runs, its numbers mean nothing.
 """
 
-import argparse
 import json
 import logging
-import os
 import sys
-import tempfile
 import time
 from typing import Any, TextIO
 
+from benchmarks.command import run_benchmark
 from benchmarks.machine import hardware, versions
 from benchmarks.recordings import padding_ceiling, seconds_of, speech_recordings, workload, write_workload
 from benchmarks.tokenize_assign import assign_over_product
@@ -27,7 +25,6 @@ from benchmarks.tokenize_setup import FULL, QUICK, Sizes, builtin_units, make_en
 from data import storage
 from data.manifest import Utterance
 from data.run_folder import git_commit
-from ray_jobs.job import configure_logging, run_command
 
 log = logging.getLogger("antiphon")
 
@@ -145,21 +142,7 @@ def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; exit codes as those of a job."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run: tiny encoder, seconds of audio")
-    parser.add_argument("--keep", metavar="FOLDER", help="work in this folder and leave it; default: a temporary one")
-    options = parser.parse_args(argv)
-    sizes = QUICK if options.quick else FULL
-    configure_logging()
-
-    def act(results: TextIO) -> None:
-        if options.keep:
-            measure(os.path.abspath(options.keep), sizes, results)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            measure(folder, sizes, results)
-
-    return run_command("tokenize", act)
+    return run_benchmark("tokenize", __doc__, measure, FULL, QUICK, argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and 20 steps of each are not counted. Ends in one line of JSON: rates are useful
 overheads fractions, maps keyed by zero_stage. --quick shows that the benchmark runs, its numbers mean nothing.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -16,20 +15,19 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, TextIO
 
+from benchmarks.command import run_benchmark
 from benchmarks.tokenize import hardware
 from benchmarks.train_legs import Leg
 from benchmarks.train_memory import measure_memory
 from benchmarks.train_setup import FULL, QUICK, Sizes, document_lengths, make_recipe, write_inputs
 from data.run_folder import git_commit
 from model.engine import resolve_dtype
-from ray_jobs.job import configure_logging, run_command
 
 log = logging.getLogger("antiphon")
 
@@ -140,22 +138,7 @@ def measure(folder: str, sizes: Sizes, results: TextIO) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; exit codes as those of a job."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run: a tiny model, few steps")
-    parser.add_argument("--keep", metavar="FOLDER", help="work in this folder and leave it; default: a temporary one")
-    options = parser.parse_args(argv)
-    sizes = QUICK if options.quick else FULL
-    configure_logging()
-
-    def act(results: TextIO) -> None:
-        if options.keep:
-            os.makedirs(options.keep, exist_ok=True)
-            measure(os.path.abspath(options.keep), sizes, results)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            measure(folder, sizes, results)
-
-    return run_command("train", act)
+    return run_benchmark("train", __doc__, measure, FULL, QUICK, argv)
 
 
 if __name__ == "__main__":
