@@ -17,14 +17,14 @@ from typing import Any
 from benchmarks.train_setup import TASK
 from data import storage
 from ray_jobs.recipe import Recipe
+from ray_jobs.session import WORKER_ENV
 from ray_jobs.train_metrics import rows_after
 from ray_jobs.train_parts import TrainParts, first_model, load_parts
 
 TIMEOUT_S = 600.0
 RENDERED_STEPS = 64
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **WORKER_ENV,
     "DS_ACCELERATOR": "cpu",
     "GLOO_SOCKET_IFNAME": "lo",
     "CUDA_VISIBLE_DEVICES": "",  # the legs compare loops on CPU cores

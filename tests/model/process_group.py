@@ -71,7 +71,14 @@ def watch_group(world_size: int, function: Callable[..., Any], *arguments: Any) 
 
 def _may_answer(processes: list[Any], ended: dict[int, str | None]) -> bool:
     waited_for = [process for rank, process in enumerate(processes) if rank not in ended and process.is_alive()]
-    return any(psutil.Process(process.pid).status() != psutil.STATUS_STOPPED for process in waited_for)
+    return any(not _is_stopped(process) for process in waited_for)
+
+
+def _is_stopped(process: Any) -> bool:
+    try:
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:  # ended since it was asked: the next look no longer waits for it
+        return False
 
 
 def _checked(answer: tuple[int, Any, str | None]) -> tuple[int, Any]:
