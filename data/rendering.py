@@ -49,7 +49,6 @@ class Renderer:
         self._sources, self._loss_weights = sources, loss_weights
         records: Any = sources.records
         columns: Columns = records if isinstance(records, Rows) else ListedRecords(records)
-        self._num_records = len(records)
         self._table = _PieceTable()
         self._writers = {
             task: _Writer(layout, columns, self._table)
@@ -80,7 +79,7 @@ class Renderer:
 
     def _write(self, document: PlannedDocument, pieces: _Pieces) -> None:
         writer = self._writers.get(document.source)
-        whole = document.span is None and not document.start and document.record < self._num_records
+        whole = document.span is None and not document.start
         if writer is not None and whole and writer.write(document.record, document.num_tokens, pieces):
             return
         ids, mask = self._sources.tokens(document)

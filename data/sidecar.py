@@ -23,10 +23,11 @@ from data import storage
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
-from data.lengths import UNKNOWN, Lengths
+from data.lengths import Lengths, unmeasured
 from data.rows import Rows, write_rows
 from data.store import StreamInfo, TokenStore, read_shards
 
+VERSION = 2  # raised when a sidecar of the same store says something else
 MANIFEST = "sidecar.json"
 ROWS = "records.arrow"
 BY_ID = "by_id"
@@ -50,7 +51,7 @@ def store_fingerprint(folder: str) -> str:
 
 def sidecar_fingerprint(store: str, of: Any) -> str:
     """The fingerprint of a sidecar for the store in a folder; `of` is what else its lengths hang on (JSON)."""
-    return storage.hash_json({"store": store_fingerprint(store), "of": of})
+    return storage.hash_json({"store": store_fingerprint(store), "of": of, "version": VERSION})
 
 
 Describe = Callable[[TokenStore], tuple[Mapping[str, Grammar], dict[str, Any]]]
@@ -97,7 +98,7 @@ def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) ->
     for index, record in enumerate(rows) if others else ():
         for task, grammar in others.items() if chosen[index] else ():
             if grammar.accepts(record):
-                lengths[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
+                lengths[task][index] = unmeasured(grammar, record) if grammar.draws else grammar.measure(record)
     return {task: np.where(chosen, known, 0).astype(np.int32) for task, known in lengths.items()}
 
 
@@ -126,21 +127,35 @@ class Sidecar(NamedTuple):
 def open_sidecar(folder: str, fingerprint: str) -> Sidecar | None:
     """The sidecar in a folder; None where there is none.
 
-    Raises InputError for a sidecar of something else.
+    Raises InputError for a sidecar of something else, and for a damaged one.
     """
-    if not storage.exists(storage.join(folder, MANIFEST)):
+    file = storage.join(folder, MANIFEST)
+    if not storage.exists(file):
         return None
-    manifest = storage.read_json(storage.join(folder, MANIFEST))
+    try:
+        return _opened(folder, storage.read_json(file), fingerprint)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the sidecar in {folder!r} is damaged ({error}): delete the folder, it will be made again"
+        ) from None
+
+
+def _opened(folder: str, manifest: Mapping[str, Any], fingerprint: str) -> Sidecar:
     if manifest["fingerprint"] != fingerprint:
         raise InputError(
             f"the sidecar in {folder!r} is of {manifest['fingerprint'][:12]}, this store and recipe are "
             f"{fingerprint[:12]}: delete the folder, it will be made again"
         )
     local = storage.local_folder(folder, fingerprint)
-    by_id = np.load(local / f"{BY_ID}.npy", mmap_mode="r")
+    names = [BY_ID, *map(_array_name, range(len(manifest["tasks"])))]
+    by_id, *lengths = (np.load(local / f"{name}.npy", mmap_mode="r") for name in names)
     rows = Rows(str(local / ROWS), by_id)
-    tasks = enumerate(manifest["tasks"])
-    by_task = {task: np.load(local / f"{_array_name(number)}.npy", mmap_mode="r") for number, task in tasks}
+    sizes = [len(array) for array in (by_id, *lengths)]
+    if set(sizes) != {len(rows)}:
+        raise ValueError(f"{len(rows)} rows, {sizes} of them in the arrays")
+    by_task = dict(zip(manifest["tasks"], lengths, strict=True))
     return Sidecar(TokenStore(rows, rows.streams), Lengths(by_id, by_task), manifest["about"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.crop import CropCurriculum, Span
-from data.grammar.joined import joined_for
+from data.grammar.joined import JoinedRecords, join_bounds, joining
 from data.lengths import UNKNOWN, Lengths, lengths_of
 from data.mixture import draw_rng
 from data.planning import PlannedDocument
@@ -20,7 +21,8 @@ from data.store import Record
 class Sources:
     """Tasks over training records, in any order. `lengths`: what is known of them, found out here where not given.
 
-    `members`: indices of every task's records in the order of their ids. Raises InputError for a task without any.
+    `members`: indices of every task's records, or of what they are joined to, in the order of their ids. Raises
+    InputError for a task without any.
     """
 
     def __init__(
@@ -33,12 +35,13 @@ class Sources:
         sequence_length: int,
         lengths: Lengths | None = None,
     ) -> None:
-        self.records, self._joined = records, list[Any]()
+        self.records, self._joined = records, dict[str, JoinedRecords]()
         self.grammars = {task: grammars[task] for task in tasks}
         self._crops, self._seed = crops, seed
+        self._dropped: dict[tuple[str, int], int] = {}
         known = lengths or lengths_of(records, self.grammars)
-        self.members = {task: self._taken(known.members(task), task, sequence_length) for task in self.grammars}
         self._lengths = known.by_task
+        self.members = {task: self._taken(known.members(task), task, sequence_length) for task in self.grammars}
 
     @property
     def splittable(self) -> frozenset[str]:
@@ -50,26 +53,36 @@ class Sources:
         """The id that fills rows up."""
         return next(iter(self.grammars.values())).pad_id
 
-    def record(self, index: int) -> Any:
-        """A record, or several of them joined."""
-        return self.records[index] if index < len(self.records) else self._joined[index - len(self.records)]
+    @property
+    def dropped_codes(self) -> dict[str, int]:
+        """Codes of ragged last frames, which were not shown, of the records that each task has rendered so far."""
+        found: Counter[str] = Counter()
+        for (task, _), count in [*self._dropped.items()]:
+            found[task] += count
+        return dict(found)
+
+    def record(self, task: str, index: int) -> Any:
+        """What a task shows of one of its members: a record, or several of them joined."""
+        return self._joined.get(task, self.records)[index]
 
     def measure(self, task: str, index: int, visit: int, step: int) -> tuple[int, Span | None]:
         """Tokens of a visit's document, and the words that the record is cut to."""
         if not self._crops.probability and (known := self._known_length(task, index)) > 0:
             return known, None
-        grammar, record = self.grammars[task], self.record(index)
+        grammar, record = self.grammars[task], self.record(task, index)
         span = self._crops.span(grammar, record, visit, step)
         if span is None and (known := self._known_length(task, index)) > 0:
             return known, None
         num_tokens = grammar.measure(self._crops.crop(record, span), self._rng(task, record, visit))
-        if span is None and not grammar.draws and index < len(self.records):
+        if span is None and not grammar.draws:
             self._lengths[task][index] = num_tokens
         return num_tokens, span
 
     def tokens(self, document: PlannedDocument) -> tuple[np.ndarray, np.ndarray]:
         """ids_T and loss_mask_T of a planned document. Raises InputError where it is not as long as was planned."""
-        grammar, record = self.grammars[document.source], self.record(document.record)
+        grammar, record = self.grammars[document.source], self.record(document.source, document.record)
+        if dropped := grammar.dropped_codes(record):
+            self._dropped[document.source, document.record] = dropped
         rng = self._rng(document.source, record, document.visit)
         ids, loss_mask = grammar.tokens(self._crops.crop(record, document.span), rng)
         part = slice(document.start, document.start + document.num_tokens)
@@ -85,18 +98,17 @@ class Sources:
 
     def _known_length(self, task: str, index: int) -> int:
         """Tokens of a record under a task, whatever the visit; UNKNOWN where they differ or are not measured yet."""
-        return self._lengths[task].item(index) if index < len(self.records) else UNKNOWN
+        return UNKNOWN if task in self._joined else self._lengths[task].item(index)
 
     def _taken(self, members: np.ndarray, task: str, sequence_length: int) -> np.ndarray:
-        """Indices of what a task is trained on, in the order of ids: `members`, or these joined to many turns."""
+        """Indices of what a task is trained on, in the order of ids: `members`, or what these are joined to."""
         if not len(members):
             raise InputError(
                 f"none of the {len(self.records)} training records has what task {task!r} shows: "
                 "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
             )
-        joined = joined_for(self.grammars[task], map(self.records.__getitem__, members), sequence_length)
-        if not joined:
+        if joining(self.grammars[task]) is None:
             return members
-        first = len(self.records) + len(self._joined)
-        self._joined += joined
-        return np.array(sorted(range(len(joined)), key=lambda place: joined[place].id)) + first
+        joined = JoinedRecords(self.records, members, join_bounds(self._lengths[task][members], sequence_length))
+        self._joined[task] = joined
+        return np.arange(len(joined), dtype=np.int32)

@@ -53,8 +53,8 @@ def read_batches(
             if rank == 0:
                 _warn_of_ends(stream, plan, warned)
             yield step, batch, batch_hash
-    if rank == 0:
-        _tell_long(stream, plan)
+    if rank == 0:  # whose fingerprints have every row rendered
+        _tell_left_out(stream, plan)
 
 
 def log_mixture(plan: PhasePlan, stream: TokenStream) -> None:
@@ -82,7 +82,7 @@ def _warn_of_ends(stream: TokenStream, plan: PhasePlan, warned: set[str]) -> Non
             )  # fmt: skip
 
 
-def _tell_long(stream: TokenStream, plan: PhasePlan) -> None:
+def _tell_left_out(stream: TokenStream, plan: PhasePlan) -> None:
     for what, counts in (("left out", stream.planner.num_dropped), ("split", stream.planner.num_split)):
         for source, count in counts.items():
             if count:
@@ -90,6 +90,11 @@ def _tell_long(stream: TokenStream, plan: PhasePlan) -> None:
                     "train: phase %s: at least %d records of task %s had more tokens than a row and were %s",
                     plan.config.name, count, source, what,
                 )  # fmt: skip
+    for source, count in stream.sources.dropped_codes.items():
+        log.warning(
+            "train: phase %s: %d codes of task %s were left out, which make no whole frame at the end of their records",
+            plan.config.name, count, source,
+        )  # fmt: skip
 
 
 def stream_fingerprint(parts: TrainParts, plan: PhasePlan) -> dict[str, str]:

@@ -93,6 +93,9 @@ class Grammar(Protocol):
     def measure(self, record: RecordLike, rng: np.random.Generator | None = None) -> int:
         """Number of tokens of `render(record, rng)`, without rendering."""
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes of the record that make no whole frame (several codebooks) and are not shown."""
+
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
         """The segments of a sequence, whole or cut short."""
 

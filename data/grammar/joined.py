@@ -1,10 +1,13 @@
-"""Several records joined to one: single pairs as a dialogue of many turns, up to a number of tokens."""
+"""Several records joined to one: single pairs as a dialogue of many turns, up to a number of tokens.
+
+Shapes: N = records.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -29,24 +32,40 @@ class JoinedRecord:
         return "+".join(str(record.id) for record in self.records)
 
 
-def join_records(
-    records: Iterable[Any], longest_tokens: Callable[[RecordLike], int], max_tokens: int
-) -> Iterator[JoinedRecord]:
-    """Records in their order, as many together as have `max_tokens` at most, whatever is drawn for them.
+def join_bounds(longest_N: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Bounds (int64, one more than there are groups) of records joined in their order: as many together as have
+    `max_tokens` at most, whatever is drawn for them.
 
-    `longest_tokens` is a grammar's bound of a record's length; a record that is longer stands alone.
+    `longest_N` bound the records' lengths; a record that is longer than `max_tokens` stands alone.
     """
-    waiting: list[Any] = []
-    room = max_tokens
-    for record in records:
-        tokens = longest_tokens(record)
-        if waiting and tokens > room:
-            yield JoinedRecord(tuple(waiting))
-            waiting, room = [], max_tokens
-        waiting.append(record)
-        room -= tokens
-    if waiting:
-        yield JoinedRecord(tuple(waiting))
+    ends_N = np.cumsum(longest_N, dtype=np.int64)
+    fitting_N = np.searchsorted(ends_N, ends_N - longest_N + max_tokens, side="right")
+    nexts_N = np.maximum(fitting_N, np.arange(1, len(ends_N) + 1))
+    bounds = [0]
+    while bounds[-1] < len(nexts_N):
+        bounds.append(nexts_N.item(bounds[-1]))
+    return np.array(bounds, dtype=np.int64)
+
+
+class JoinedRecords(Sequence[JoinedRecord]):
+    """Records joined in the order of `members_N` (their indices) within `bounds` as `join_bounds` gives them: each is
+    made when asked for."""
+
+    def __init__(self, records: Sequence[Any], members_N: np.ndarray, bounds: np.ndarray) -> None:
+        self._records, self._members_N, self._bounds = records, members_N, bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> JoinedRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JoinedRecord]: ...
+    def __getitem__(self, index: int | slice) -> JoinedRecord | list[JoinedRecord]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        start, stop = self._bounds[range(len(self))[index]], self._bounds[range(len(self))[index] + 1]
+        return JoinedRecord(tuple(self._records[member] for member in self._members_N[start:stop].tolist()))
 
 
 def turns(record: Any) -> tuple[Any, ...]:
@@ -67,11 +86,6 @@ class JoiningGrammar(Protocol):
         """As in Grammar."""
 
 
-def joined_for(grammar: Any, records: Iterable[Any], max_tokens: int) -> list[JoinedRecord]:
-    """What a grammar is trained on in place of single `records`: these, which it accepts, joined in their order.
-
-    Empty for one that joins none.
-    """
-    if not isinstance(grammar, JoiningGrammar) or not grammar.joins:
-        return []
-    return list(join_records(records, grammar.longest_tokens, max_tokens))
+def joining(grammar: Any) -> JoiningGrammar | None:
+    """The grammar, where it is trained on joined records."""
+    return grammar if isinstance(grammar, JoiningGrammar) and grammar.joins else None

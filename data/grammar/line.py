@@ -44,6 +44,10 @@ class LineGrammar(PartsGrammar):
     def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
         return self._pattern.parts(record, trained="responses")
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes that make no whole frame and are left out."""
+        return self._pattern.dropped_codes(record)
+
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
         """The segments of a sequence, whole or cut short."""
         reader = Reader(self._speller, ids)

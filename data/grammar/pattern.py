@@ -69,10 +69,21 @@ class Pattern:
             raise InputError(f"{where}: {text!r}: {error}") from None
         self.slots = tuple(item.slot for item in self.items if item.slot and item.slot != INSTRUCTION)
         self.prompt_slots = tuple(i.slot for i in self.items[: self._num_prompt] if i.slot and i.slot != INSTRUCTION)
+        coded = [(item.slot, item.kind) for item in self.items if item.slot and not item.is_text]
+        books = [(slot, len(speller.vocabulary.codebooks(stream))) for slot, stream in coded]
+        self._framed = [(slot, count) for slot, count in books if count > 1]  # slots of several codebooks
 
     def has(self, record: RecordLike, slots: Sequence[str] | None = None) -> bool:
         """Whether the record fills all slots, or those named."""
         return all(_filled(self._value(record, slot)) for slot in (self.slots if slots is None else slots))
+
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes that make no whole frame, and are not shown, in all slots that the record fills."""
+        dropped = 0
+        for slot, books in self._framed:
+            owner, stream = owner_and_field(record, slot)
+            dropped += len(owner.streams.get(stream, ())) % books if owner is not None else 0
+        return dropped
 
     def draw(self, rng: np.random.Generator) -> str:
         """One of the instructions; draws once where there are any."""

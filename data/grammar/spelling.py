@@ -140,6 +140,10 @@ class PartsGrammar:
         """Number of tokens of `render`, from the parts' lengths."""
         return sum(self._speller.length(part) for part in self._quick_parts(self._checked(record), _rng(rng)))
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes of the record that make no whole frame (several codebooks) and are not shown."""
+        return 0
+
     def _quick_parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
         """`_parts`, or fewer that spell the same: what training and planning need."""
         return self._parts(record, rng)

@@ -137,6 +137,10 @@ class TemplateGrammar:
         """Number of tokens of `render`; `rng` is not used."""
         return sum(self._length(item, record) for item in self._items)
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """None: codes that make no whole frame are an error."""
+        return 0
+
     def prompt(self, record: RecordLike) -> np.ndarray:
         """Everything before `|`, int32 ids. A slot that the record lacks is empty. Raises InputError for a voice
         without a marker."""

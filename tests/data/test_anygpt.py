@@ -87,6 +87,7 @@ def test_a_ragged_tail_is_dropped_and_counted() -> None:
         assert next(s.content for s in segments if s.kind == "music") == tuple(range(8))
     assert GRAMMAR.dropped_codes(ragged) == 3
     assert GRAMMAR.dropped_codes(MUSIC) == 0
+    assert GRAMMAR.dropped_codes(Record("m", text="two", streams=ragged.streams)) == 0  # without a caption, not shown
     assert not GRAMMAR.accepts(Record("m", caption="two", streams={"music": np.arange(3, dtype=np.int16)}))
 
 

@@ -145,6 +145,7 @@ LONG = [20, 300, 40, 50]  # tokens; one of four fits no row of 128
 def test_over_long_documents_are_dropped_and_counted() -> None:
     plans = planner(LONG)
     assert 1 not in {document.record for document in shown(plans, 30)}
+    assert all(row for step in range(30) for row in plans.plan(step))  # AnyGPT's packing leaves rows empty for them
     assert plans.num_dropped == {"a": 1, "b": 1}
     assert [(row.dropped, row.split) for row in plans.mixture_table(30)] == [(1, 0), (1, 0)]
 

@@ -19,8 +19,12 @@ from data.vocabulary import build_vocabulary
 STREAMS = {"unit": StreamInfo(25.0, 1, 50, "u")}
 CONFIG = GrammarConfig(
     templates={"asr": "[asr] {unit} | [text] {text} [eos]"},
-    formats={"units": {"kind": "unit_lm"}, "pairs": {"kind": "spiritlm_pairs"}},
-    groups={"g": ("asr", "units", "pairs")},
+    formats={
+        "units": {"kind": "unit_lm"},
+        "pairs": {"kind": "spiritlm_pairs"},
+        "turns": {"kind": "speechgpt_cross_modal", "instructions": {"asr": ["a"], "tts": ["b"]}},
+    },
+    groups={"g": ("asr", "units", "pairs", "turns")},
 )
 TOKENIZER = build_byte_words_tokenizer(["one", "two"])
 GRAMMARS = build_grammars(CONFIG, build_vocabulary(TOKENIZER, STREAMS, CONFIG, []), TOKENIZER, STREAMS)
@@ -59,7 +63,8 @@ def test_lengths_are_those_that_the_grammars_measure_and_none_for_other_splits(t
             if row.split != "train" or not grammar.accepts(row):
                 assert length == 0
             else:
-                assert length == (UNKNOWN if grammar.draws else len(grammar.tokens(row)[0]))
+                bound = grammar.longest_tokens(row) if task == "turns" else UNKNOWN
+                assert length == (bound if grammar.draws else len(grammar.tokens(row)[0]))
 
 
 def test_the_records_of_a_split_are_those_of_the_store(tmp_path):
@@ -92,6 +97,28 @@ def test_a_sidecar_of_another_store_or_recipe_is_refused_and_a_half_made_one_is_
         open_sidecar(side, sidecar_fingerprint(str(tmp_path / "store"), {"vocabulary": 2}))
     storage.delete(storage.join(side, "sidecar.json"))
     assert open_sidecar(side, fingerprint) is None
+
+
+@pytest.mark.parametrize("name", ["sidecar.json", "by_id.npy", "lengths-0.npy", "records.arrow"])
+@pytest.mark.parametrize("kept", [0, 0.7])
+def test_a_damaged_sidecar_is_an_input_error(tmp_path, name, kept):
+    make_store(str(tmp_path / "store"))
+    fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
+    file = tmp_path / "side" / name
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    with pytest.raises(InputError, match="delete"):
+        open_sidecar(str(tmp_path / "side"), fingerprint)
+
+
+def test_a_sidecar_without_one_of_its_arrays_is_an_input_error(tmp_path):
+    make_store(str(tmp_path / "store"))
+    fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
+    (tmp_path / "side" / "lengths-1.npy").unlink()
+    with pytest.raises(InputError, match="damaged"):
+        open_sidecar(str(tmp_path / "side"), fingerprint)
+    np.save(tmp_path / "side" / "lengths-1.npy", np.zeros(3, np.int32))
+    with pytest.raises(InputError, match="damaged"):
+        open_sidecar(str(tmp_path / "side"), fingerprint)
 
 
 def test_the_fingerprint_of_a_store_changes_with_its_content_and_not_with_its_place(tmp_path):
@@ -130,8 +157,9 @@ def test_batches_are_the_same_with_a_sidecar_as_from_memory(tmp_path):
         name="p", weights={"g": 1.0}, loss_weights={"asr": 0.5}, crop_probability=0.0, crop_end_fraction=0.5
     )
     train = [row for row in rows if row.split == "train"]
-    ours = TokenStream(store.records, GRAMMARS, CONFIG.groups, phase, 20, 96, 3, 5, STREAMS, lengths=lengths)
-    theirs = TokenStream(train, GRAMMARS, CONFIG.groups, phase, 20, 96, 3, 5, STREAMS)
+    ours = TokenStream(store.records, GRAMMARS, CONFIG.groups, phase, 20, 160, 3, 5, STREAMS, lengths=lengths)
+    theirs = TokenStream(train, GRAMMARS, CONFIG.groups, phase, 20, 160, 3, 5, STREAMS)
+    assert len(ours.sources.members["turns"]) < len(lengths.members("turns"))  # joined
     for step in range(12):
         for name in ("ids_BT", "labels_BT", "position_ids_BT", "weights_BT"):
             assert (getattr(ours.rows(step), name) == getattr(theirs.rows(step), name)).all()

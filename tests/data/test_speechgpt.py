@@ -13,7 +13,7 @@ from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.formats.speechgpt import SpeechGptChain, SpeechGptCrossModal
 from data.grammar.instructions import built_in
-from data.grammar.joined import JoinedRecord, join_records
+from data.grammar.joined import JoinedRecord, JoinedRecords, join_bounds
 from data.grammar.runs import expand_shown
 from data.store import Record
 from tests.data.format_records import TOKENIZER, build, check_contract, codes_of, seeded, spelt, texts
@@ -214,12 +214,25 @@ def test_whatever_the_continuation_allows_can_be_read() -> None:
 @settings(max_examples=25, deadline=None)
 @given(records=st.lists(singles, min_size=1, max_size=12), limit=st.integers(30, 200), seed=seeds)
 def test_joined_pairs_fit_whatever_is_drawn(records: list[Record], limit: int, seed: int) -> None:
-    joined = list(join_records(records, CROSS.longest_tokens, limit))
+    longest = np.array([CROSS.longest_tokens(record) for record in records])
+    joined = JoinedRecords(records, np.arange(len(records)), join_bounds(longest, limit))
     assert [record for one in joined for record in one.records] == records
-    for one in joined:
-        assert len(one.records) == 1 or CROSS.measure(one, seeded(seed)) <= limit
+    for one in joined:  # none is empty, also where a record is longer than the limit, as AnyGPT's packing has it
+        assert len(one.records) == 1 or (one.records and CROSS.measure(one, seeded(seed)) <= limit)
     for left, right in itertools.pairwise(joined):  # nothing that fitted was put off
         assert sum(map(CROSS.longest_tokens, left.records)) + CROSS.longest_tokens(right.records[0]) > limit
+
+
+@given(longest=st.lists(st.integers(1, 50), max_size=60), limit=st.integers(1, 80))
+def test_records_are_joined_first_come_first_served(longest: list[int], limit: int) -> None:
+    groups: list[list[int]] = []
+    for number, tokens in enumerate(longest):
+        if groups and sum(longest[other] for other in groups[-1]) + tokens <= limit:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    bounds = join_bounds(np.array(longest, np.int32), limit).tolist()
+    assert [list(range(*pair)) for pair in itertools.pairwise(bounds)] == groups
 
 
 def test_the_instructions_are_gone_through_once_and_not_for_every_record(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import storage
+from data.config import GrammarConfig
 from data.errors import InputError
+from data.grammar.formats.anygpt import AnyGpt
+from data.grammar.template import build_grammars
 from data.packing import Batch
 from data.planning import Planner
-from data.store import Record, TokenStore, write_shard
+from data.store import Record, StreamInfo, TokenStore, write_shard
 from data.stream import TokenStream
+from data.vocabulary import build_vocabulary
 from model.checkpoint_files import FORMAT_VERSION
 from model.schedule import PhasePlan
 from model.train_config import PhaseConfig, TrainConfig
@@ -30,7 +34,7 @@ from ray_jobs.train_stream import (
     sampler_state,
     stream_fingerprint,
 )
-from tests.data.test_stream import CONFIG, GRAMMARS, RECORDS, STREAMS, make_stream, phase
+from tests.data.test_stream import CONFIG, GRAMMARS, RECORDS, STREAMS, TOKENIZER, make_stream, phase
 from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
 
 ROWS, STEPS, FIRST = 5, 12, 100
@@ -138,6 +142,21 @@ def test_at_a_phases_end_one_worker_tells_what_was_too_long(
             assert len(list(read_batches(stream, plan, train_config(plan, 1), FIRST, rank, 2))) == STEPS
     (message,) = caplog.messages
     assert message.endswith(f"at least 1 records of task text_lm had more tokens than a row and were {said}")
+
+
+def test_at_a_phases_end_codes_of_ragged_frames_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    config = GrammarConfig(formats={"music": AnyGpt()}, groups={"music": ("music",)})
+    streams = {"music": StreamInfo(50.0, 4, 64, "m")}
+    vocabulary = build_vocabulary(TOKENIZER, streams, config, [])
+    grammars = build_grammars(config, vocabulary, TOKENIZER, streams)
+    clips = [Record(f"{n}", caption="one", streams={"music": np.arange(n, dtype=np.int16)}) for n in (8, 11, 14)]
+    plan = plan_of({"weights": {"music": 1.0}, "loss_weights": {}})
+    with caplog.at_level(logging.INFO, logger="antiphon"):
+        for rank in (0, 1):
+            stream = TokenStream(clips, grammars, config.groups, plan.config, STEPS, 256, ROWS, 1, streams)
+            assert len(list(read_batches(stream, plan, train_config(plan, 2), FIRST, rank, 2))) == STEPS
+    (message,) = caplog.messages
+    assert "5 codes of task music were left out" in message  # 3 and 2, however often they were shown
 
 
 def test_the_table_is_printed_with_how_much_of_the_phase_it_covers(

@@ -16,7 +16,6 @@ from data.grammar.pattern import Pattern, instruction_sets
 from data.grammar.reading import enabled, read_any
 from data.grammar.sequence_format import Instructed
 from data.grammar.spelling import Part, PartsGrammar, Reader, Speller
-from data.layouts import from_frame_major
 
 
 class Modality(Frozen):
@@ -115,12 +114,9 @@ class AnyGptGrammar(PartsGrammar):
         return [*prefix, *parts]
 
     def dropped_codes(self, record: RecordLike) -> int:
-        """Codes of the record that make no whole frame and are not shown."""
-        return sum(
-            from_frame_major(record.streams[stream], len(self._speller.vocabulary.codebooks(stream)))[1]
-            for stream in self._modalities
-            if stream in record.streams
-        )
+        """Codes of the modality shown that make no whole frame and are left out."""
+        both = self._shown(record)
+        return both[0].dropped_codes(record) if both else 0
 
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
         """The segments of a sequence of any modality and direction, whole or cut short."""

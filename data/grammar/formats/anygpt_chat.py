@@ -121,6 +121,11 @@ class AnyGptChatGrammar(PartsGrammar):
             turn = getattr(turn, "response", None)
             index += 1
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes of all turns that make no whole frame and are left out."""
+        shown = [(turn, self._codes(turn)) for turn, _ in self._turns(record)]
+        return sum(self._modalities[stream].dropped_codes(turn) for turn, stream in shown if stream)
+
     def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
         turns = list(self._turns(record))
         return [part for index in range(len(turns)) for part in self._turn(turns, index)]

@@ -88,6 +88,10 @@ class ChunkedGrammar(PartsGrammar):
         parts = [*self._prompt.parts(record), *self._body.parts(record), self._end]
         return sum(self._speller.length(part) for part in parts)
 
+    def dropped_codes(self, record: RecordLike) -> int:
+        """Codes of prompt and audio that make no whole frame and are left out."""
+        return self._prompt.dropped_codes(record) + self._body.dropped_codes(record)
+
     def render(self, record: RecordLike, rng: np.random.Generator | None = None) -> Rendered:
         """The sequence; nothing is drawn. Raises InputError for a record not accepted."""
         ids, mask = self.tokens(record)
