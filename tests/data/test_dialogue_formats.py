@@ -229,7 +229,7 @@ def test_a_preference_is_two_sequences_of_one_prompt() -> None:
     rendered = PREFERENCE.render(record)
     named = ["[Text]", "Ġone", "[Speech]", "<unit.0:1>", "<unit.0:2>", "[eos]", "[rejected]", "<unit.0:3>", "[eos]"]
     assert spelt(PREFERENCE_VOCABULARY, rendered.ids) == named
-    assert rendered.loss_mask.tolist() == [False] * 3 + [True] * 3 + [False] + [True] * 2
+    assert rendered.loss_mask.tolist() == [False] * 3 + [True] * 3 + [False] * 3  # nobody learns what was rejected
     chosen, rejected = PREFERENCE.pair(record)
     assert chosen.ids.tolist() == rendered.ids[:6].tolist()
     assert rejected.ids.tolist() == [*rendered.ids[:3], *rendered.ids[7:]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from data.grammar.base import Grammar, RecordLike, Rendered
 from data.grammar.line import LineGrammar
 from data.grammar.pattern import Pattern
 from data.grammar.sequence_format import SLOT, SequenceFormat
-from data.grammar.spelling import Part, Speller
+from data.grammar.spelling import Part, Speller, prompted
 
 
 class Preference(SequenceFormat):
@@ -34,13 +33,12 @@ class Preference(SequenceFormat):
 
 
 class PreferenceGrammar(LineGrammar):
-    """`preference`: prompt, chosen answer, a marker, rejected answer as one document; `pair` gives the two sequences
-    that an objective such as DPO compares. Generated is one answer."""
+    """`preference`: prompt, chosen answer, a marker, rejected answer as one document, of which the chosen answer alone
+    is trained on. `pair` gives the two sequences that an objective such as DPO compares. Generated is one answer."""
 
     def __init__(self, config: Preference, speller: Speller, rates: Mapping[str, float]) -> None:
         chosen, rejected = (SLOT.sub(rf"{{{link}.\1}}", config.answer) for link in ("response", "rejected"))
         super().__init__(f"{config.prompt} | {chosen} {config.separator} {rejected}", speller, config.deduplicate)
-        self._separator_id = speller.vocabulary.marker_id(config.separator)
         where = f"grammar.formats.{self.name}"
         self._chosen, self._rejected = (
             Pattern(where, f"{config.prompt} | {answer}", speller, config.deduplicate) for answer in (chosen, rejected)
@@ -48,10 +46,9 @@ class PreferenceGrammar(LineGrammar):
         self.continuation = continuation_of([self._chosen.steps()], speller.vocabulary.padded_size)
 
     def _parts(self, record: RecordLike, rng: np.random.Generator) -> list[Part]:
-        return [
-            replace(part, target=False) if not part.slot and self._separator_id in part.value else part
-            for part in super()._parts(record, rng)
-        ]
+        parts = super()._parts(record, rng)
+        chosen = len(self._chosen.items)
+        return [*parts[:chosen], *prompted(parts[chosen:])]
 
     def pair(self, record: RecordLike) -> tuple[Rendered, Rendered]:
         """Prompt and chosen answer, prompt and rejected answer; the answers are the targets."""
