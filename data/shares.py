@@ -26,11 +26,12 @@ def source_weights(
     Raises InputError for a weight whose group is unknown or empty.
     """
     shares: dict[str, float] = {}
+    largest = 1.0 if temperature == 1 else max(weights.values(), default=1.0)  # its power never vanishes
     for group, weight in weights.items():
         if not groups.get(group):
             raise InputError(f"weights name group {group!r}, which grammar.groups lacks: choose from {sorted(groups)}")
         for task in groups[group]:
-            shares[task] = shares.get(task, 0.0) + weight ** (1 / temperature) / len(groups[group])
+            shares[task] = shares.get(task, 0.0) + (weight / largest) ** (1 / temperature) / len(groups[group])
     total = sum(shares.values())
     return {task: share / total for task, share in shares.items() if share > 0}
 

@@ -50,6 +50,9 @@ def test_temperature_takes_a_root_of_the_weights() -> None:
     total = sum(roots.values())
     expected = {task: root / total for task, root in roots.items()}
     assert source_weights(GROUPS, weights, 2.0) == pytest.approx(expected)
+    many = {str(index): 1 / 4096 for index in range(4096)}
+    sharpest = source_weights({name: (name,) for name in many}, many, 0.01)
+    assert sharpest == pytest.approx(many)  # (1/4096)^100 is no number above 0
     even = source_weights({"a": ("a",), "b": ("b",)}, {"a": 0.9, "b": 0.1}, 1e6)
     assert even == pytest.approx({"a": 0.5, "b": 0.5}, abs=1e-5)
 
