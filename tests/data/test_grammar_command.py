@@ -108,6 +108,28 @@ def test_a_models_vocabulary_and_tasks(shown: Any, tmp_path: Path) -> None:
     assert main(["show", "anygpt", str(tmp_path / "record.json"), *model]) == 2  # its markers are not in this model
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_pretrained_models_folder_gives_its_texts_ids(shown: Any, tmp_path: Path, kind: str) -> None:
+    """A tokenizer with merges and with tokens of its own for what the formats spell, and no word about audio."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    letters = {byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), (".", "Ġ"), (":", "Ġ")]
+    vocabulary = letters | {"".join(pair): 256 + index for index, pair in enumerate(merges)} | {"<|im_end|>": 262}
+    Qwen2Tokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path / "qwen")
+    result = shown(kind, FULL, "--model", str(tmp_path / "qwen"))
+    assert result["parsed"] == result["segments"]
+    texts = [segment["content"] for segment in result["segments"] if segment["kind"] == "text"]
+    assert "".join(texts).replace(" ", "") in ("", "helloyou", "helloyoufour", "four", "hello", "you")
+    assert ("hello" in result["tokens"]) == ("hello" in "".join(texts))
+
+
+def test_codes_that_make_no_whole_frame_are_told(shown: Any, caplog: pytest.LogCaptureFixture) -> None:
+    shown("anygpt", {"caption": "slow", "streams": {"music": {"codes": [1, 2, 3, 4, 5], "num_codebooks": 4}}})
+    assert "1 codes make no whole frame" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("grammar", "content", "words"),
     [
@@ -117,6 +139,15 @@ def test_a_models_vocabulary_and_tasks(shown: Any, tmp_path: Path) -> None:
         ("unit_lm", '{"streams": {"unit": {"codes": [-1]}}}', "expected 0 to"),
         ("unit_lm", '{"streams": {"unit": {"frames": []}}}', "a record is {text"),
         ("unit_lm", "{}", "lacks one of ['unit']"),
+        ("speechgpt_cross_modal", "[]", "empty list"),
+        ("unit_lm", '{"streams": ["unit"]}', "a record is {text"),
+        ("unit_lm", '{"streams": {"unit": {"codes": [1.5]}}}', "whole numbers"),
+        ("unit_lm", '{"streams": {"unit": {"codes": [1, 2], "durations": [3]}}}', "its durations are those of 1"),
+        ("unit_lm", '{"streams": {"unit": {"codes": [1], "durations": [99999]}}}', "a record is {text"),
+        ("unit_lm", '{"streams": {"unit": {"codes": [1], "frame_rate_hz": "25"}}}', "numbers above 0"),
+        ("unit_lm", '{"extra": 3, "streams": {"unit": [1]}}', "a record is {text"),
+        ("text_lm", '{"text": 3}', "text is 3, expected a string"),
+        ("spiritlm_base", '{"words": [["a", NaN, 1]], "streams": {"unit": [1]}}', "no time in seconds"),
         ("speechgpt_chain_of_modality", '{"text": "one"}', "response"),
     ],
 )
