@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,11 @@ REQUESTS = {
     "text_to_music": "Someone hands over a description of music and wants to hear such music.",
 }
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
+_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 MAX_EMPTY_ROUNDS = 3
 TIMEOUT_S = 120.0
+MAX_CHARACTERS = 200  # of one short sentence
+MAX_ANSWER_BYTES = 2**20
 
 
 @cache
@@ -86,17 +90,43 @@ def _ask(client: httpx.Client, base_url: str, model: str, name: str, count: int,
     )
     url = f"{base_url.rstrip('/')}/chat/completions"
     try:
-        answer = client.post(url, json={"model": model, "messages": [{"role": "user", "content": request}]})
-        answer.raise_for_status()
-        content: Any = answer.json()["choices"][0]["message"]["content"]
+        answer = _post(client, url, {"model": model, "messages": [{"role": "user", "content": request}]})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InputError(
             f"{url} failed: {error}: give the base URL and model of an OpenAI-compatible endpoint"
         ) from None
+    try:
+        content: Any = json.loads(answer)["choices"][0]["message"]["content"]
+        if not isinstance(content, str):
+            raise TypeError(f"content is {content!r}")
     except (KeyError, IndexError, TypeError, ValueError):
-        raise InputError(f"{url} answered {answer.text[:200]!r}, expected choices[0].message.content") from None
-    lines = (_BULLET.sub("", line).strip().strip("\"'“”").rstrip(" .") for line in str(content).splitlines())
-    return [line for line in lines if line]
+        raise InputError(
+            f"{url} answered {answer[:200].decode(errors='replace')!r}, expected a text in choices[0].message.content"
+        ) from None
+    return _sentences(content)
+
+
+def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> bytes:
+    """The answer's bytes. Raises InputError for one that does not end: in time, or at all."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    answer = b""
+    with client.stream("POST", url, json=body) as response:
+        response.raise_for_status()
+        for part in response.iter_bytes():
+            answer += part
+            if time.monotonic() > deadline_s or len(answer) > MAX_ANSWER_BYTES:
+                raise InputError(
+                    f"{url} has sent {len(answer)} bytes and not ended after {TIMEOUT_S:g} s or {MAX_ANSWER_BYTES} "
+                    "bytes: use another endpoint or model"
+                )
+    return answer
+
+
+def _sentences(content: str) -> list[str]:
+    """The lines that may be descriptions: no thoughts, headings ("Here are ten:"), fences or essays."""
+    lines = (line.strip() for line in _THOUGHTS.sub("", content).splitlines())
+    lines = (_BULLET.sub("", line).strip().strip("\"'“”").rstrip(" .") for line in lines if not line.endswith(":"))
+    return [line for line in lines if len(line) <= MAX_CHARACTERS and any(letter.isalpha() for letter in line)]
 
 
 def _key(line: str) -> str:

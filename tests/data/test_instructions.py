@@ -1,5 +1,6 @@
 """The instruction sets, and drawing more of them from an endpoint."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +54,10 @@ def test_more_are_drawn_until_there_are_enough(endpoint: tuple[type[Endpoint], s
     ("answers", "words"),
     [
         ([500], "failed"),
-        ([{"error": "no"}], "expected choices"),
+        ([{"error": "no"}], "expected a text in choices"),
+        ([{"choices": [{"message": {"content": None}}]}], "expected a text in choices"),
+        ([{"choices": [{"message": {"content": [{"type": "text", "text": "Hear this"}]}}]}], "expected a text"),
+        (["x" * 2**21], "not ended after"),
         (["Hear this\nSame", "same."], "gave 2 of 5 new"),
     ],
 )
@@ -62,6 +66,23 @@ def test_a_bad_endpoint_is_an_input_error(endpoint: tuple[type[Endpoint], str], 
     handler.answers = answers
     with httpx.Client() as client, pytest.raises(InputError, match=words):
         draw_instructions(client, url, "m", "asr", 5)
+
+
+def test_what_a_model_says_around_its_lines_is_no_instruction(endpoint: tuple[type[Endpoint], str]) -> None:
+    handler, url = endpoint
+    essay = " ".join(["word"] * 60)
+    handler.answers = [
+        f"<think>They want\ntwo.</think>Sure, here you are:\n```\n1. Say it\n{essay}\n---\n2. Speak\n```"
+    ]
+    with httpx.Client() as client:
+        assert draw_instructions(client, url, "m", "tts", 2) == ["Say it", "Speak"]
+
+
+def test_an_answer_that_drips_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.grammar.instructions.TIMEOUT_S", 0.0)
+    drip = httpx.MockTransport(lambda request: httpx.Response(200, content=itertools.repeat(b" ")))
+    with httpx.Client(transport=drip) as client, pytest.raises(InputError, match="not ended after"):
+        draw_instructions(client, "http://drip/v1", "m", "asr", 1)
 
 
 def test_an_unknown_set_and_a_dead_endpoint() -> None:
