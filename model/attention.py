@@ -94,7 +94,7 @@ def refuse_mixing(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if kwargs.get("attention_mask") is None and not (decoder.config.use_cache if cached is None else cached):
         return
     positions = kwargs.get("position_ids")
-    if positions is not None and bool((positions.diff(dim=-1) < 0).any()):
+    if positions is not None and bool((positions.diff(dim=-1) != 1).any()):
         raise ValueError(
             "packed rows (position_ids restart) need attention_mask=None and use_cache=False: with a mask or a cache "
             "transformers would let their documents attend to each other"

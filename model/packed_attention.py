@@ -37,17 +37,19 @@ def layout_documents(position_ids_BT: torch.Tensor) -> DocumentLayout:
     ends = torch.cat([starts[1:], torch.tensor([starts_BT.numel()], device=starts.device)])
     lengths, order = torch.sort(ends - starts, descending=True, stable=True)
     starts = starts[order]
-    sources, groups = [], []
+    sources, owned, groups = [], [], []
     for first, last in _split(lengths.tolist()):
         longest = int(lengths[first])
         offsets_L = torch.arange(longest, device=starts.device)
         within_GL = torch.minimum(offsets_L[None], lengths[first:last, None] - 1)
         sources.append((starts[first:last, None] + within_GL).flatten())
+        owned.append((offsets_L[None] == within_GL).flatten())
         groups.append((last - first, longest))
     source_N = torch.cat(sources)
     place_BT = torch.empty(starts_BT.numel(), dtype=torch.long, device=starts.device)
-    # Backwards, so that of the places that repeat a token the first, its own, is written last.
-    place_BT[source_N.flip(0)] = torch.arange(len(source_N), device=starts.device).flip(0)
+    # Each token's own place, not those that repeat it: what is written last of several is left open on GPUs.
+    own = torch.cat(owned).nonzero().flatten()
+    place_BT[source_N[own]] = own
     return DocumentLayout(source_N, place_BT, tuple(groups))
 
 

@@ -133,6 +133,14 @@ def test_the_two_silent_ways_to_mix_documents_are_refused(attention: str, silent
         lm.get_decoder()(**arguments, **document_arguments(lm, batch.position_ids_BT), **silent)
 
 
+def test_a_row_that_begins_with_a_document_of_one_token_is_one_of_several() -> None:
+    lm, batch = tiny_model().eval(), global_batch(2)
+    set_attention(lm, "sdpa")
+    positions = torch.tensor([[0, 0, 1, 2]])
+    with pytest.raises(ValueError, match="documents attend to each other"):
+        lm.get_decoder()(input_ids=batch.ids_BT[:1, :4], position_ids=positions)
+
+
 def test_rows_of_one_document_may_have_a_cache_or_a_mask() -> None:
     lm, batch = tiny_model().eval(), global_batch(2)
     set_attention(lm, "sdpa")
