@@ -103,7 +103,7 @@ def test_a_scale_changes_sizes_alone(name: str) -> None:
 
 
 def answers(folder: ModelFolder, records: list[Any]) -> dict[str, list[str]]:
-    """What the model answers under each task to the first record that it takes: the slots that were filled."""
+    """What the model answers under each task to the first record that it takes: the slots that it filled."""
     found = {}
     model = step_model(folder.lm)
     for task, grammar in folder.grammars.items():
@@ -112,7 +112,8 @@ def answers(folder: ModelFolder, records: list[Any]) -> dict[str, list[str]]:
         prompt = grammar.prompt(record)
         (generated,) = generate(model, [Prompt(prompt, grammar.continuation, 48)])
         assert len(generated.ids)
-        found[task] = [segment.slot for segment in grammar.parse(np.concatenate([prompt, generated.ids]))]
+        segments = grammar.parse(np.concatenate([prompt, generated.ids]))
+        found[task] = [segment.slot for segment in segments if segment.end > len(prompt)]
     return found
 
 
