@@ -14,8 +14,8 @@ WORKER_ENV = {
     # Decoding threads come and go, and glibc gives each a heap of its own: two heaps keep a worker's memory flat. Huge
     # pages spare a tenth of the time of a model on a CPU, which the kernel would spend on handing out small ones.
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1",
-    # Packed documents give attention new shapes in every step, and oneDNN and PyTorch each keep the compiled products of
-    # the last 1,024 shapes: 1.2 GB beside a model of 4 million weights. Compiling one anew takes 0.4 ms.
+    # Packed documents give attention new shapes in every step, and oneDNN and PyTorch each keep the compiled products
+    # of the last 1,024 shapes: 1.2 GB beside a model of 4 million weights. Compiling one anew takes 0.4 ms.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
