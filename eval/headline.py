@@ -11,11 +11,12 @@ from eval.statistics import bootstrap_interval, ratio
 Metric = dict[str, Any]
 
 INTERVAL_DIGITS = 6
-_MIXED = ("", "_sentences", "_digits")
+# What a line's name ends in where it counts some of that line's samples alone.
+PARTS = ("_sentences", "_digits", "_long", "_short")
 
 
 def _with_parts(*lines: str) -> tuple[str, ...]:
-    return tuple(line + part for line in lines for part in _MIXED)
+    return tuple(line + part for line in lines for part in ("", "_sentences", "_digits"))
 
 
 # What stands in `headline`, in this order; every other line is in `tables` alone.
@@ -39,14 +40,19 @@ HEADLINE = (
 TABLES = {
     "Speech recognition": ("Word error rate on test texts; lower is better.", ("asr_wer",)),
     "Speech synthesis: words": (
-        "Word error rate of what the recogniser hears; shuffled: against another utterance's text.",
+        "Word error rate of what the recogniser hears, whose language model was fitted on the training texts; "
+        "shuffled: against another utterance's text.",
         ("tts_wer",),
     ),
     "Speech synthesis: voice": (
         "Cosine to another recording of the same speaker, or to one of another speaker.",
         ("tts_sim_same", "tts_sim_other"),
     ),
-    "Music": ("Cosine of clip and caption; captions of true clips that are right in every word.", ("clap", "caption")),
+    "Music": (
+        "Cosine of clip and caption by an encoder that was fitted on clips of its own; exact: captions of true clips "
+        "that are right in every word.",
+        ("clap", "caption"),
+    ),
     "Chain of modality": (
         "Exact answers, and word error rate of spoken answers; control: the question removed; "
         "long: answers of three or more words.",
@@ -97,10 +103,15 @@ def build_tables(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     return tables
 
 
-def _reading_order(name: str) -> tuple[int, str]:
-    """Headline lines in their order, each followed by what is named after it; the rest by name at the end."""
+def _reading_order(name: str) -> tuple[int, str, str]:
+    """Headline lines in their order, each followed by its parts, then by what is named after it; the rest at the end."""
     owners = [line for line in HEADLINE if name == line or name.startswith(f"{line}_")]
-    return (HEADLINE.index(max(owners, key=len)), name) if owners else (len(HEADLINE), name)
+    return HEADLINE.index(max(owners, key=len)) if owners else len(HEADLINE), whole_line(name), name
+
+
+def whole_line(name: str) -> str:
+    """The line that `name` is a part of: `asr_wer` of `asr_wer_digits`; `name` itself where it is no part."""
+    return next((name.removesuffix(part) for part in PARTS if name.endswith(part)), name)
 
 
 def wall_metric(wall_s: float) -> Metric:

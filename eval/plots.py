@@ -69,7 +69,7 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def interval_chart(metrics: Mapping[str, Mapping[str, Any]], label: str) -> str | None:
-    """Values with their intervals, one line each (SVG); None without metrics."""
+    """Rates with their intervals in percent, one line each (SVG); None without metrics."""
     if not metrics:
         return None
     names = list(metrics)[::-1]
@@ -82,7 +82,8 @@ def interval_chart(metrics: Mapping[str, Mapping[str, Any]], label: str) -> str 
         axes.plot(metric["value"], row, "o", color=ACCENT, markersize=4.5)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel(label)
-    axes.set_xlim(left=min(0.0, *(metrics[name]["value"] for name in names)))
+    axes.set_xlim(left=0.0)
+    axes.xaxis.set_major_formatter(lambda rate, _: f"{100 * rate:.3g} %")
     _plain(axes)
     return _svg(figure)
 

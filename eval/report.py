@@ -13,6 +13,7 @@ from eval.headline import (
     result_sha256,
     select_headline,
     wall_metric,
+    whole_line,
 )
 from eval.plots import interval_chart, loss_curves, tune_chart
 from eval.samples import Sample, ordered
@@ -99,6 +100,8 @@ def render_html(
         loader=PackageLoader("eval", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["rate"] = format_value
+    environment.filters["commit"] = format_commit
+    environment.tests["part"] = lambda line: line != whole_line(line)
     wers = {k: v for k, v in report["headline"].items() if k.startswith(CHARTED) and not k.startswith(UNCHARTED)}
     return environment.get_template("report.html.jinja").render(
         report=report,
@@ -113,14 +116,21 @@ def render_html(
 
 
 def format_value(name: str, value: float) -> str:
-    """A value as people read it: error rates and exact answers in percent, similarities plain, times in seconds."""
+    """A value as people read it: error rates and exact answers in percent, similarities plain, a time in minutes."""
     if name == "wall_s":
-        return f"{value:.0f} s"
+        minutes, seconds = divmod(round(value), 60)
+        return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     return f"{100 * value:.1f} %" if "wer" in name or "exact" in name else f"{value:.3f}"
 
 
-def _summary(headline: Mapping[str, Metric]) -> list[dict[str, str]]:
-    """The few numbers at the top of the page, each with what it is to be compared with."""
+def format_commit(commit: str) -> str:
+    """A short commit that still says whether the tree had changes: `+dirty` stands at the end of the full one."""
+    digits, plus, _ = commit.partition("+")
+    return digits[:12] + (" with changes" if plus else "")
+
+
+def _summary(headline: Mapping[str, Metric]) -> list[dict[str, Any]]:
+    """The few numbers at the top of the page, each with its interval and with what it is to be compared with."""
     wanted = (
         ("Recognition, word errors", "asr_wer", "new voices", "asr_wer_new_voices"),
         ("Synthesis, word errors", "tts_wer", "true recordings", "tts_wer_ground_truth"),
@@ -132,7 +142,10 @@ def _summary(headline: Mapping[str, Metric]) -> list[dict[str, str]]:
     cards = []
     for title, name, beside, other in wanted:
         if name in headline:
-            value = format_value(name, headline[name]["value"])
-            against = f"{beside}: {format_value(other, headline[other]['value'])}" if other in headline else ""
-            cards.append({"title": title, "value": value, "against": against})
+            metric = headline[name]
+            lines = [f"{beside}: {format_value(other, headline[other]['value'])}"] if other in headline else []
+            if metric["ci95"]:
+                low, high = (format_value(name, bound) for bound in metric["ci95"])
+                lines.insert(0, f"{low} to {high}, n {metric['n_expected']}")
+            cards.append({"title": title, "value": format_value(name, metric["value"]), "lines": lines})
     return cards

@@ -61,6 +61,16 @@ def test_hash_sees_samples_values_and_judges_but_neither_time_nor_wording_of_err
     assert len(hashes) == 1
 
 
+def test_the_parts_of_a_line_follow_it_before_its_comparisons():
+    lines = ("com_s2s_wer", "com_s2s_wer_ground_truth")
+    spoken = [
+        word_sample(line, "u", reference="one", hypothesis="one", task="chain", judge="j", subsets=("short",))
+        for line in lines
+    ]
+    (table,) = build_tables(compute_metrics(spoken, seed=1)).values()
+    assert [row["line"] for row in table["rows"]] == [name for line in lines for name in (line, f"{line}_short")]
+
+
 def test_headline_holds_the_named_lines_and_tables_hold_every_line():
     extra = score_sample("caption_exact", "m", score=1.0, task="music", judge="exact-1")
     metrics = compute_metrics([*_samples(), extra], seed=1)

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,12 @@ def test_page_without_gallery_training_or_tune_still_renders(samples):
     assert "<audio" not in page
 
 
+def test_page_knows_the_mixture_of_its_own_training_alone(samples, background):
+    assert "trained on the recipe" in render_html(build_report(samples, background, wall_s=1.0), background)
+    brought = replace(background, inputs={})
+    assert "It is not known which mixture" in render_html(build_report(samples, brought, wall_s=1.0), brought)
+
+
 def test_failures_are_counted_by_line(samples, background):
     failed = word_sample("asr_wer", "z", reference="a", hypothesis=None, error="Timeout", task="asr", judge="w")
     report = build_report([*samples, failed], background, wall_s=1.0)
@@ -106,4 +113,14 @@ def test_gallery_shares_players_over_the_tasks_and_notes_what_is_lost(corpus, sa
 def test_values_read_as_people_read_them():
     assert format_value("asr_wer", 0.0513) == "5.1 %"
     assert format_value("tts_sim_same", 0.81234) == "0.812"
-    assert format_value("wall_s", 61.2) == "61 s"
+    assert format_value("wall_s", 59.4) == "59 s"
+    assert format_value("wall_s", 877.9) == "14 min 38 s"
+
+
+def test_page_says_with_how_much_certainty_and_from_a_changed_tree(samples, background):
+    """A short commit that hides the changes beside it would name code that did not make the report."""
+    dirty = replace(background, environment={"git_commit": "ab" * 20 + "+dirty", "cpu_count": 2})
+    page = render_html(build_report(samples, dirty, wall_s=1.0), dirty)
+    assert "commit abababababab with changes" in page
+    assert "<td>cpu count</td>" in page
+    assert "<span>0.0 % to 0.0 %, n 8</span>" in page
