@@ -1,6 +1,5 @@
 """Writes what an evaluation found, beside what is known of the model's training and of the mixture search."""
 
-import importlib.util
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -74,19 +73,16 @@ def _training_rows(run: Run) -> list[dict[str, Any]]:
 
 def read_tune(recipe: Recipe) -> dict[str, Any] | None:
     """What a finished mixture search of the same recipe found: {trials, asked, found}; None where there is none."""
-    if importlib.util.find_spec("ray_jobs.tune") is None:
-        return None
-    from ray_jobs import tune
+    from ray_jobs import tune  # Ray Tune takes long to import, and a dry run does without
 
     folder = tune.JOB.folder(recipe.without_arguments())
     if not folder.done:
         return None
     found = yaml.safe_load(storage.read_text(folder.file("mixture.yaml")))["weights"]
-    trials = storage.read_json(folder.file("trials.json"))
     target = next((phase.weights for phase in recipe.train.phases if phase.mixture_target), {})
     return {
         "folder": folder.path,
-        "trials": trials["trials"] if isinstance(trials, dict) else trials,
+        "trials": storage.read_json(folder.file("trials.json")),
         "asked": {group: target.get(group, 0.0) for group in found},
         "found": found,
     }

@@ -1,6 +1,7 @@
 """A client of the endpoint. Any number of threads may share one."""
 
 import base64
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -114,8 +115,6 @@ class Client:
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
         """A successful answer. Overload is retried after the time that the server names."""
-        import time
-
         for attempt in range(self._retries + 1):
             try:
                 response = self._http.request(method, path, **content)

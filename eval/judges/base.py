@@ -54,8 +54,3 @@ def judge_id(name: str, version: str, *weights: bytes) -> str:
     """The id of a judge whose behaviour is fixed by `weights` (file contents, in a fixed order)."""
     digest = storage.hash_json([storage.hash_bytes(content) for content in weights])
     return f"{name}-{version}-{digest[:HASH_DIGITS]}"
-
-
-def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """The cosine of two unit vectors."""
-    return float(np.dot(first.astype(np.float64), second.astype(np.float64)))

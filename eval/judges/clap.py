@@ -19,11 +19,6 @@ class ClapJudge:
         weights = [storage.read_bytes(storage.join(folder, name)) for name in (CONFIG_NAME, WEIGHTS_NAME)]
         self.id = judge_id("clap", "1", *weights)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "ClapJudge":
-        """The judge in `folder`."""
-        return cls(folder)
-
     @torch.no_grad()
     def embed_audio(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
         """A unit vector (E,) for a mono float wave (N,). Raises ValueError for an empty one."""

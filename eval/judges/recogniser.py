@@ -55,11 +55,6 @@ class Recogniser:
             loglevel="FATAL",
         )
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "Recogniser":
-        """The recogniser in `folder`."""
-        return cls(folder)
-
     def transcribe(self, wave: np.ndarray, sample_rate: int, utterance_id: str) -> str:
         """The words of a mono float wave (N,), '' when none are heard. The noise depends on `utterance_id` alone."""
         samples = level(resample(np.asarray(wave, np.float32), sample_rate, SAMPLE_RATE), utterance_id)
