@@ -104,7 +104,7 @@ def build_tables(metrics: Mapping[str, Metric]) -> dict[str, Any]:
 
 
 def _reading_order(name: str) -> tuple[int, str, str]:
-    """Headline lines in their order, each followed by its parts, then by what is named after it; the rest at the end."""
+    """Headline lines in their order, each followed by its parts and what is named after it; others at the end."""
     owners = [line for line in HEADLINE if name == line or name.startswith(f"{line}_")]
     return HEADLINE.index(max(owners, key=len)) if owners else len(HEADLINE), whole_line(name), name
 
