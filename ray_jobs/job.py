@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, TextIO, TypeVar
 
 import yaml
-from pydantic import BaseModel
 
 from data import storage
 from data.errors import InputError, RunError, TooManyBadError
 from data.run_folder import Lease, RunFolder, RunFolderBusyError, describe_environment, run_id
-from ray_jobs.recipe import ARGUMENTS, Recipe, load_recipe, models_in
+from ray_jobs.recipe import ARGUMENTS, Recipe, load_recipe
+from ray_jobs.recipe_keys import key_lines
 
 log = logging.getLogger("antiphon")
 Found = TypeVar("Found")
@@ -255,18 +255,19 @@ def _needed_by(command: Command, recipe: Recipe) -> list[Job]:
 
 
 def parse_arguments(command: Command, argv: list[str] | None) -> argparse.Namespace:
-    """recipe, overrides, dry_run and fresh, in any order; `--help` lists every key of a recipe."""
+    """recipe, overrides, dry_run and, of a job, fresh, in any order; `--help` lists every key of a recipe."""
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{command.name}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="keys:\n" + "\n".join(_describe(Recipe, "")),
+        epilog="keys:\n" + "\n".join(key_lines(Recipe)),
     )
     parser.add_argument("recipe", help="YAML recipe, e.g. configs/demo.yaml")
     parser.add_argument(
         "overrides", nargs="*", metavar="dotted.key=value", help="override a key of the recipe, or scale=NAME"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and exit")
-    parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
+    if isinstance(command, Job):
+        parser.add_argument("--fresh", action="store_true", help="compute anew, whatever is there")
     return parser.parse_intermixed_args(argv)
 
 
@@ -276,17 +277,3 @@ def check_arguments(command: Command, recipe: Recipe) -> None:
         if getattr(recipe, name) is not None and name not in command.arguments:
             takes = ", ".join(command.arguments) or "no arguments"
             raise InputError(f"{command.name} takes no {name}={getattr(recipe, name)!r}: it takes {takes}")
-
-
-def _describe(model: type[BaseModel], prefix: str) -> list[str]:
-    """One line per key of the recipe, with its default and description."""
-    lines = []
-    for name, info in model.model_fields.items():
-        below = models_in(info.annotation)
-        if below:
-            for inner in below:
-                lines += _describe(inner, f"{prefix}{name}.")
-            continue
-        default = "" if info.is_required() else f" [{info.default!r}]"
-        lines.append(f"  {prefix}{name}{default}  {info.description or ''}".rstrip())
-    return lines

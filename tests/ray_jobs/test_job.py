@@ -7,8 +7,9 @@ import pytest
 from data import storage
 from data.errors import InputError, TooManyBadError
 from data.run_folder import RunFolder
-from ray_jobs.job import Job, check_submitted_paths, ensure, main
-from ray_jobs.recipe import load_recipe
+from ray_jobs.job import Command, Job, check_submitted_paths, ensure, main, parse_arguments
+from ray_jobs.recipe import Recipe, load_recipe
+from ray_jobs.recipe_keys import key_lines
 
 DEMO = str(Path(__file__).resolve().parents[2] / "configs" / "demo.yaml")
 
@@ -99,6 +100,24 @@ def test_help_names_the_keys(jobs, capsys):
         main(jobs[0], ["--help"])
     assert stop.value.code == 0
     assert "train.zero_stage" in capsys.readouterr().out
+
+
+def test_a_recipe_s_keys_are_listed_once_as_overrides_spell_them():
+    lines = key_lines(Recipe)
+    assert len(lines) < 500
+    assert "  corpus.corpora.NAME.*  as corpus.*" in lines
+    kinds = [line for line in lines if line.startswith("  tokenizers.NAME.kind: ")]
+    assert len(kinds) == len(set(kinds)) > 5
+    assert lines.index("  tokenizers.NAME.kind: kmeans_units") < lines.index(
+        "  tokenizers.NAME.sample_rate [16000]  Hz"
+    )
+    assert any(line.startswith("  train.phases.N.lora.r [16]") for line in lines)
+
+
+def test_a_command_without_a_folder_takes_no_fresh():
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(Command(name="deploy"), [DEMO, "--fresh"])
+    assert stop.value.code == 2
 
 
 def test_relative_paths_are_refused_under_a_submitted_job(monkeypatch):
