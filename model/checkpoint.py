@@ -7,7 +7,7 @@ model/checkpoint_files.py's, when they are written model/checkpoint_writer.py's.
 import base64
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
-from model.checkpoint_files import FORMAT_VERSION, WEIGHT, ShardReader, read_manifest
+from model.checkpoint_files import FORMAT_VERSION, WEIGHT, ShardReader, no_one, read_manifest
 from model.fragments import (
     STATES,
     Fragment,
@@ -28,6 +28,7 @@ from model.fragments import (
 )
 
 LOSS_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # what changes as float16 trains
+WAYS = ("fused", "foreach", "capturable", "differentiable")  # how an optimizer computes: by device, not by training
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,22 @@ def take_snapshot(engine: Any, facts: Mapping[str, Any]) -> Snapshot:
     return Snapshot(_pack(engine, fragments), _rng_state(), manifest)
 
 
-def load_checkpoint(folder: str, engine: Any) -> dict[str, Any]:
+def load_checkpoint(folder: str, engine: Any, alive: Callable[[], None] = no_one) -> dict[str, Any]:
     """Put weights, optimizer state, counters and RNG of a checkpoint into a fresh engine; returns the manifest.
 
     Any number of workers and any zero_stage may load it, all of them together. RNG states are restored where the
-    number of workers is the same. Raises InputError when parameters or shards do not fit.
+    number of workers is the same. `alive` is called as it gets on. Raises InputError when parameters or shards do not
+    fit.
     """
     manifest = read_manifest(folder)
     _check_parameters(manifest, engine, folder)
-    with ShardReader(folder, manifest) as reader:
+    with ShardReader(folder, manifest, alive) as reader:
         _fill(engine, reader, manifest["optimizer_step"])
         if manifest["world_size"] == dist.get_world_size():
             _restore_rng(reader.metadata(dist.get_rank())["rng"])
     for group, saved in zip(engine.optimizer.param_groups, manifest["param_groups"], strict=True):
-        group.update({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+        restored = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+        group.update({key: value for key, value in restored.items() if key not in WAYS})
     _loss_scaler(engine).update(manifest.get("loss_scale", {}))
     for key, value in manifest["engine"].items():
         setattr(engine, key, value)
@@ -137,7 +140,7 @@ def _plain_group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in group.items()
-        if isinstance(value, bool | int | float | tuple | list | None) and key != "params"
+        if isinstance(value, bool | int | float | tuple | list | None) and key not in ("params", *WAYS)
     }
 
 

@@ -13,9 +13,8 @@ import re
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from safetensors import safe_open
 from data import storage
 from data.errors import InputError
 
+CHECKPOINTS = "checkpoints"  # of a run folder: where its step-NNNNNN/ are
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHT = "weight"
@@ -96,8 +96,15 @@ def shard_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def write_shard(path: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> ShardFacts:
-    """Write contiguous float32 CPU tensors as safetensors, piece by piece: no second copy in memory."""
+def no_one() -> None:
+    """Who is told that a long operation gets on, where nobody watches it."""
+
+
+def write_shard(
+    path: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], alive: Callable[[], None] = no_one
+) -> ShardFacts:
+    """Write contiguous float32 CPU tensors as safetensors, piece by piece: no second copy in memory. `alive` is called
+    after each."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for key, tensor in tensors.items():
@@ -112,11 +119,12 @@ def write_shard(path: str, tensors: Mapping[str, torch.Tensor], metadata: Mappin
             handle.write(piece)
             crc = zlib.crc32(piece, crc)
             num_bytes += len(piece)
+            alive()
     return ShardFacts(num_bytes, crc)
 
 
-def damage(folder: str, rank: int, manifest: Mapping[str, Any]) -> str | None:
-    """What is wrong with a worker's shard, read in full; None when nothing is."""
+def damage(folder: str, rank: int, manifest: Mapping[str, Any], alive: Callable[[], None] = no_one) -> str | None:
+    """What is wrong with a worker's shard, read in full; None when nothing is. `alive` is called as it gets on."""
     path = storage.join(folder, shard_name(rank))
     told = manifest["shards"][rank]
     if not storage.exists(path):
@@ -126,6 +134,7 @@ def damage(folder: str, rank: int, manifest: Mapping[str, Any]) -> str | None:
         while piece := handle.read(CHUNK_BYTES):
             num_bytes += len(piece)
             crc = zlib.crc32(piece, crc)
+            alive()
     if num_bytes != told["num_bytes"]:
         return f"{path} has {num_bytes} of its {told['num_bytes']} bytes"
     return None if crc == told["crc32"] else f"{path} has another checksum than it was written with"
@@ -137,11 +146,12 @@ def delete_checkpoint(folder: str) -> None:
     storage.delete(folder)
 
 
-def assemble_weights(folder: str) -> dict[str, torch.Tensor]:
-    """Every saved parameter in full, float32, by name: no process group and no engine needed."""
+def assemble_weights(folder: str, alive: Callable[[], None] = no_one) -> dict[str, torch.Tensor]:
+    """Every saved parameter in full, float32, by name: no process group and no engine needed. `alive` is called as it
+    gets on."""
     manifest = read_manifest(folder)
     weights = {}
-    with ShardReader(folder, manifest) as reader:
+    with ShardReader(folder, manifest, alive) as reader:
         for name, shape in manifest["parameters"].items():
             numel = int(np.prod(shape))
             weights[name] = reader.read(name, WEIGHT, 0, numel).view(shape)
@@ -158,22 +168,27 @@ class _Piece:
 
 class ShardReader:
     """Reads any range of any parameter or state out of a checkpoint's shards. Of local files only those bytes are
-    read; from an object store every shard is fetched whole."""
+    read; from an object store the headers, and a shard whole when something in it is first asked for. `alive` is
+    called as it gets on.
 
-    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
+    Raises InputError, on entry, for a shard that is missing or no shard.
+    """
+
+    def __init__(self, folder: str, manifest: Mapping[str, Any], alive: Callable[[], None] = no_one) -> None:
         self._scratch = tempfile.TemporaryDirectory()
-        self._folder, self._world_size = folder, manifest["world_size"]
-        self._files: list[Any] = []
+        self._folder, self._manifest, self._alive = folder, manifest, alive
+        self._headers: list[dict[str, Any]] = []
+        self._files: dict[int, Any] = {}
         self._pieces: dict[tuple[str, str], list[_Piece]] = defaultdict(list)
 
     def __enter__(self) -> "ShardReader":
-        for rank in range(self._world_size):
-            handle = safe_open(str(self._local(shard_name(rank))), framework="pt")
-            self._files.append(handle)
-            for key in handle.keys():  # noqa: SIM118 (safe_open is no dict)
+        for rank in range(self._manifest["world_size"]):
+            header = _read_header(storage.join(self._folder, shard_name(rank)), self._manifest["shards"][rank])
+            self._headers.append(header.pop("__metadata__", {}))
+            for key, about in header.items():
                 name, state, start = key.split("|")
-                numel = handle.get_slice(key).get_shape()[0]
-                self._pieces[name, state].append(_Piece(int(start), numel, rank, key))
+                self._pieces[name, state].append(_Piece(int(start), about["shape"][0], rank, key))
+            self._alive()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -182,7 +197,7 @@ class ShardReader:
 
     def metadata(self, rank: int) -> dict[str, str]:
         """The metadata of a worker's shard."""
-        return self._files[rank].metadata()
+        return self._headers[rank]
 
     def has(self, name: str, state: str) -> bool:
         """Whether there are values of this state of a parameter."""
@@ -194,7 +209,7 @@ class ShardReader:
         for piece in self._pieces[name, state]:
             low, high = max(start, piece.start), min(start + numel, piece.start + piece.numel)
             if low < high:
-                values = self._files[piece.shard].get_slice(piece.key)[low - piece.start : high - piece.start]
+                values = self._file(piece.shard).get_slice(piece.key)[low - piece.start : high - piece.start]
                 result[low - start : high - start] = values
                 covered += high - low
         if covered != numel:
@@ -202,17 +217,32 @@ class ShardReader:
                 f"{self._folder} holds {covered} of the {numel} values of {name!r} ({state}) from {start} on: "
                 "the checkpoint is damaged, use the one before it"
             )
+        self._alive()
         return result
 
-    def _local(self, name: str) -> Path:
-        path = storage.join(self._folder, name)
-        if not storage.exists(path):
-            raise InputError(f"{path} is missing: the checkpoint is damaged, use the one before it")
-        if not storage.is_url(path):
-            return Path(path)
-        local = Path(self._scratch.name) / name
-        local.write_bytes(storage.read_bytes(path))
-        return local
+    def _file(self, rank: int) -> Any:
+        if rank not in self._files:
+            path = storage.join(self._folder, shard_name(rank))
+            local = path
+            if storage.is_url(path):
+                local = storage.join(self._scratch.name, shard_name(rank))
+                storage.copy_file(path, local)
+            self._files[rank] = safe_open(local, framework="pt")
+        return self._files[rank]
+
+
+def _read_header(path: str, told: Mapping[str, int]) -> dict[str, Any]:
+    """What safetensors say of themselves: key -> shape, and metadata. Raises InputError where there is none."""
+    if not storage.exists(path):
+        raise InputError(f"{path} is missing: the checkpoint is damaged, use the one before it")
+    with storage.open_seekable(path) as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        text = handle.read(size) if size <= told["num_bytes"] else b""
+    try:
+        header: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise InputError(f"{path} is no shard: the checkpoint is damaged, use the one before it") from None
+    return header
 
 
 def _raw(tensor: torch.Tensor) -> Any:

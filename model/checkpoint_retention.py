@@ -2,12 +2,13 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
 
 from data.errors import InputError, RunError
-from model.checkpoint_files import complete_checkpoints, damage, delete_checkpoint, read_manifest
+from model.checkpoint_files import complete_checkpoints, damage, delete_checkpoint, no_one, read_manifest
 from model.train_config import KeepBest
 
 log = logging.getLogger("antiphon")
@@ -40,17 +41,18 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def newest_intact(root: str) -> str | None:
+def newest_intact(root: str, alive: Callable[[], None] = no_one) -> str | None:
     """The newest checkpoint below `root` whose every byte is as it was written; None where there is none at all.
 
-    All workers must call it; they share the reading. Damaged ones are named, and deleted once an older one is found
-    to be whole. Raises RunError when there are checkpoints and none is whole: nothing is deleted then.
+    All workers must call it; they share the reading, and `alive` is called as it gets on. Damaged ones are named, and
+    deleted once an older one is found to be whole. Raises RunError when there are checkpoints and none is whole:
+    nothing is deleted then.
     """
     found = _broadcast(complete_checkpoints(root))
     damaged: list[str] = []
     why = ""
     for folder in reversed(found):
-        reasons = _damages(folder)
+        reasons = _damages(folder, alive)
         if not reasons:
             for bad in damaged if dist.get_rank() == 0 else []:
                 delete_checkpoint(bad)
@@ -76,13 +78,13 @@ def intact(folder: str) -> bool:
     return not any(damage(folder, rank, manifest) for rank in range(manifest["world_size"]))
 
 
-def _damages(folder: str) -> list[str]:
+def _damages(folder: str, alive: Callable[[], None]) -> list[str]:
     """What any worker found wrong; each reads its share of the shards."""
     found = []
     try:
         manifest = read_manifest(folder)
         for shard in range(dist.get_rank(), manifest["world_size"], dist.get_world_size()):
-            found.append(damage(folder, shard, manifest))
+            found.append(damage(folder, shard, manifest, alive))
     except (InputError, OSError) as error:
         found.append(str(error))
     everyone: list[Any] = [None] * dist.get_world_size()

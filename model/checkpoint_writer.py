@@ -14,7 +14,7 @@ import torch.distributed as dist
 from data import storage
 from data.errors import RunError
 from model.checkpoint import Snapshot, take_snapshot
-from model.checkpoint_files import MANIFEST, delete_checkpoint, shard_bytes, shard_name, write_shard
+from model.checkpoint_files import MANIFEST, delete_checkpoint, no_one, shard_bytes, shard_name, write_shard
 
 log = logging.getLogger("antiphon")
 
@@ -27,12 +27,18 @@ class CheckpointWriter:
     """Saves an engine's state, at most one checkpoint at a time. All workers must make the same calls.
 
     `save` returns once the state is copied; what goes wrong afterwards is raised, on all workers alike, by the next
-    `save` or `finish`. `after` is called on rank 0 with the folder of a whole checkpoint. Every wait ends after
-    `timeout_s`.
+    `save` or `finish`. `after` is called on rank 0 with the folder of a whole checkpoint, `alive` as the writing gets
+    on. Every wait ends after `timeout_s`; for other workers, as that of the constructor, with a RuntimeError of
+    torch.distributed.
     """
 
-    def __init__(self, timeout_s: float, after: Callable[[str], None] = lambda folder: None) -> None:
-        self._timeout_s, self._after = timeout_s, after
+    def __init__(
+        self,
+        timeout_s: float,
+        after: Callable[[str], None] = lambda folder: None,
+        alive: Callable[[], None] = no_one,
+    ) -> None:
+        self._timeout_s, self._after, self._alive = timeout_s, after, alive
         # Of its own, so that the thread's messages and the training's never meet.
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         self._pending: Future[str] | None = None
@@ -65,7 +71,7 @@ class CheckpointWriter:
             result.set_exception(error)
 
     def _commit(self, folder: str, snapshot: Snapshot) -> None:
-        mine = _attempt(lambda: _write(folder, snapshot))
+        mine = _attempt(lambda: _write(folder, snapshot, self._alive))
         shards = self._agree(folder, {**mine, "needed": shard_bytes(snapshot.tensors)})
         manifest = {**snapshot.manifest, "shards": [shard["done"] for shard in shards]}
         rank = dist.get_rank()
@@ -75,12 +81,10 @@ class CheckpointWriter:
             log.warning("train: %s is saved, but older ones could not be cleared away: %s", folder, error)
 
     def _agree(self, folder: str, mine: dict[str, Any]) -> list[dict[str, Any]]:
-        """What every worker has to say. Raises CheckpointError on all when one of them failed."""
+        """What every worker has to say. Raises CheckpointError on all when one of them failed, RuntimeError of
+        torch.distributed where one does not answer: other workers may do better."""
         answers: list[Any] = [None] * dist.get_world_size()
-        try:
-            dist.all_gather_object(answers, mine, group=self._group)
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder} was not finished: another worker does not answer ({error})") from error
+        dist.all_gather_object(answers, mine, group=self._group)
         failed = [(rank, answer["error"]) for rank, answer in enumerate(answers) if answer["error"]]
         if failed:
             if dist.get_rank() == 0:
@@ -93,9 +97,9 @@ class CheckpointWriter:
         return answers
 
 
-def _write(folder: str, snapshot: Snapshot) -> dict[str, int]:
+def _write(folder: str, snapshot: Snapshot, alive: Callable[[], None]) -> dict[str, int]:
     path = storage.join(folder, shard_name(dist.get_rank()))
-    return asdict(write_shard(path, snapshot.tensors, {"rng": snapshot.rng}))
+    return asdict(write_shard(path, snapshot.tensors, {"rng": snapshot.rng}, alive))
 
 
 def _attempt(act: Callable[[], Any]) -> dict[str, Any]:

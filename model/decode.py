@@ -8,6 +8,7 @@ Shapes: B = sequences, P = columns of the padded prompts, V = padded vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,25 +61,26 @@ def step_model(lm: Any, dtype: torch.dtype = torch.float64) -> StepModel:
 
 
 @torch.inference_mode()
-def generate(model: StepModel, prompts: list[Prompt]) -> list[Generated]:
-    """Continue every prompt until its continuation ends or its limit is reached.
+def generate(model: StepModel, prompts: list[Prompt], alive: Callable[[], None] = lambda: None) -> list[Generated]:
+    """Continue every prompt until its continuation ends or its limit is reached; `alive` is called after each token.
 
     Raises InputError for a prompt that fills the model's positions.
     """
     sequences = [_Sequence(prompt, model.max_positions) for prompt in prompts]
     live = [sequence for sequence in sequences if not sequence.done]
     if live:
-        _decode(model, live)
+        _decode(model, live, alive)
     return [sequence.result() for sequence in sequences]
 
 
-def _decode(model: StepModel, live: list[_Sequence]) -> None:
+def _decode(model: StepModel, live: list[_Sequence], alive: Callable[[], None]) -> None:
     ids_BP, padding_B = _left_pad([sequence.context for sequence in live])
     columns = ids_BP.shape[1] + max(sequence.room for sequence in live)
     logits_BV = model.prefill(ids_BP.to(model.device), padding_B.to(model.device), columns)
     rows = live
     while True:
         _choose(logits_BV, rows)
+        alive()
         kept = [index for index, sequence in enumerate(rows) if not sequence.done]
         if not kept:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,39 @@ REFUSED = {
     "pipeline": "pipeline parallelism is not built in",
     "elasticity": "checkpoints resume on any number of workers already",
 }
+
+
+NVME = "offloading to NVMe is untested, and no checkpoint can be saved of states that lie there"
+
+
+def check_saved(train: TrainConfig) -> None:
+    """Raises InputError where no checkpoint could be saved: a training without one leaves nothing."""
+    if train.offload_path is not None:
+        raise InputError(f"train.offload_path={train.offload_path!r}: {NVME}; offload to cpu, or use more workers")
+
+
+def check_understood(train: TrainConfig) -> None:
+    """Raises InputError for a train.deepspeed that DeepSpeed refuses. Its import takes seconds, so only where there is
+    one."""
+    if train.deepspeed:
+        understood(deepspeed_config(train, 1))
+
+
+def understood(config: dict[str, Any]) -> dict[str, Any]:
+    """`config`, which DeepSpeed reads without complaint. Raises InputError with its complaint."""
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    try:
+        DeepSpeedConfig(copy.deepcopy(config))
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AssertionError,
+        DeepSpeedConfigError,
+    ) as error:  # pydantic's is a ValueError
+        raise InputError(f"DeepSpeed does not take this configuration, look at train.deepspeed: {error}") from None
+    return config
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from data.errors import InputError
 from model.attention import choose_attention
 from model.cross_entropy import check_logits, choose_cross_entropy
-from model.deepspeed_config import deepspeed_config
+from model.deepspeed_config import deepspeed_config, understood
 from model.lm import plain_language_model
 from model.loss_parts import LossParts
 from model.memory import check_memory
@@ -114,7 +114,7 @@ def start_engine(
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_optimizer(module, train),
-        config=deepspeed_config(train, dist.get_world_size()),
+        config=understood(deepspeed_config(train, dist.get_world_size())),
         dist_init_required=False,
     )
     return engine

@@ -10,7 +10,7 @@ antiphon.json      {format_version, blocks, markers, streams, templates, groups,
 import copy
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from data.grammar.base import Grammar
 from data.store import StreamInfo
 from data.text_tokenizer import encode_text, load_text_tokenizer
 from data.vocabulary import Vocabulary
+from model.checkpoint_files import no_one
 from model.lm import load_language_model, merge_lora
 from model.model_card import ModelCard
 
@@ -74,6 +75,7 @@ def export_model(
     audio_tokenizers: Mapping[str, str],
     vocoders: Mapping[str, str],
     card: ModelCard | None = None,
+    alive: Callable[[], None] = no_one,
 ) -> None:
     """Write a model folder, load it again and check that it is the same model.
 
@@ -98,14 +100,18 @@ def export_model(
         local = Path(scratch) if storage.is_url(folder) else Path(folder)
         local.mkdir(parents=True, exist_ok=True)
         lm.save_pretrained(local, safe_serialization=True)
+        alive()
         tokenizer.save_pretrained(local)
         _check_equal(local, lm, tokenizer, vocabulary)
-        if storage.is_url(folder):
-            storage.copy_folder(local, folder)
-    for name, source in audio_tokenizers.items():
-        _replace_folder(source, storage.join(folder, AUDIO_TOKENIZERS, name))
-    for name, source in vocoders.items():
-        _replace_folder(source, storage.join(folder, VOCODERS, name))
+        alive()
+        for name in storage.list_files(local) if storage.is_url(folder) else ():
+            storage.copy_file(local / name, storage.join(folder, name))
+            alive()
+    copied = {storage.join(AUDIO_TOKENIZERS, name): source for name, source in audio_tokenizers.items()}
+    copied |= {storage.join(VOCODERS, name): source for name, source in vocoders.items()}
+    for name, source in copied.items():
+        _replace_folder(source, storage.join(folder, name))
+        alive()
     tasks = {**grammar.templates, **{task: form.kind for task, form in grammar.formats.items()}}
     rendered = (card or ModelCard()).render(tasks, described, list(voices))
     storage.write_text(storage.join(folder, "README.md"), rendered)

@@ -54,8 +54,8 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one worker: on its device, and on the host what is offloaded there and what a checkpoint is copied to
-    until it is written (at stage 0 by worker 0 alone)."""
+    """Bytes of one worker: on its device, and on the host what is offloaded there, what a checkpoint is copied to until
+    it is written (at stage 0 by worker 0 alone), and worker 0's second model, which the probe decodes with."""
 
     weights: int
     gradients: int
@@ -65,11 +65,12 @@ class MemoryEstimate:
     logits: int
     offloaded: int
     snapshot: int
+    probe: int
 
     @property
     def host(self) -> int:
         """Everything on the host, the device aside."""
-        return self.offloaded + self.snapshot
+        return self.offloaded + self.snapshot + self.probe
 
     @property
     def states(self) -> int:
@@ -116,7 +117,9 @@ def estimate_memory(shape: ModelShape, train: TrainConfig, world_size: int, dtyp
     tokens = train.micro_batch_rows * train.sequence_length
     activations, logits = _activations(shape, train, tokens, dtype), _logits(shape, train, tokens, gpu)
     snapshot = share(12 * trainable, 1)
-    return MemoryEstimate(weights, gradients, optimizer, buffers, activations, logits, offloaded, snapshot)
+    # The second model, its weights made ready for decoding, and what was gathered to fill it.
+    probe = 8 * shape.parameters + 4 * trainable if train.validate_every and train.probe_utterances else 0
+    return MemoryEstimate(weights, gradients, optimizer, buffers, activations, logits, offloaded, snapshot, probe)
 
 
 def _activations(shape: ModelShape, train: TrainConfig, tokens: int, dtype: str) -> int:
@@ -159,6 +162,8 @@ def advise(
 def _knobs(train: TrainConfig, world_size: int, gpu: bool) -> Iterator[dict[str, Any]]:
     """Each cheap knob alone, then all of them, then with more and more partitioning and offload."""
     cheap: dict[str, Any] = {}
+    if train.validate_every and train.probe_utterances:
+        cheap["probe_utterances"] = 0
     if train.cross_entropy == "whole":
         cheap["cross_entropy"] = "chunked"
     if train.micro_batch_rows > 1:

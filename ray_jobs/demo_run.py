@@ -75,6 +75,9 @@ def run_demo(recipe: Recipe) -> tuple[RunFolder, dict[str, float]]:
         return folder
 
     for side_by_side in STEPS:
+        if len(side_by_side) == 1:
+            folders = [run_step(side_by_side[0])]  # in this thread, which alone can catch SIGTERM: training saves on it
+            continue
         with ThreadPoolExecutor(len(side_by_side)) as pool:
             folders = list(pool.map(run_step, side_by_side))
     state.finish()

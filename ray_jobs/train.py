@@ -7,8 +7,9 @@ from typing import Any
 from data import storage
 from data.errors import InputError
 from data.frozen import result_fields
-from model.checkpoint_files import complete_checkpoints, newest_readable, step_of
+from model.checkpoint_files import CHECKPOINTS, complete_checkpoints, newest_readable, step_of
 from model.checkpoint_retention import intact
+from model.deepspeed_config import check_saved, check_understood
 from model.engine import resolve_dtype
 from model.schedule import PhasePlan
 from ray_jobs import fit_tokenizer, tokenize_speech
@@ -17,7 +18,6 @@ from ray_jobs.job import Job, Run
 from ray_jobs.job import main as run_main
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_export import check_adapter_exports, export_checkpoint
-from ray_jobs.train_loop import CHECKPOINTS
 from ray_jobs.train_metrics import merge_metrics
 from ray_jobs.train_parts import load_parts, phases_to_run, read_mixture
 from ray_jobs.train_plan import plan_lines
@@ -107,9 +107,18 @@ def upstream(recipe: Recipe) -> list[Job]:
     return jobs
 
 
+def ready(recipe: Recipe) -> None:
+    """Raises InputError for what the work would stop at."""
+    weight_lines(weights_named(recipe))
+    check_understood(recipe.train)
+    check_saved(recipe.train)
+
+
 def plan(recipe: Recipe) -> list[str]:
-    """Phases, tokens per step, memory and placement. Raises InputError for a sink whose package is absent."""
+    """Phases, tokens per step, memory and placement. Raises InputError for a sink whose package is absent, and for what
+    DeepSpeed does not understand."""
     check_sinks(recipe.train.sinks)
+    check_understood(recipe.train)
     return plan_lines(with_dtype(recipe))
 
 
@@ -122,7 +131,7 @@ JOB = Job(
     raw_inputs=raw_inputs,
     plan=plan,
     inspect=lambda recipe: weight_lines(weights_named(recipe)),
-    ready=lambda recipe: weight_lines(weights_named(recipe)),
+    ready=ready,
     arguments=("phase", "mixture", "model"),
 )
 

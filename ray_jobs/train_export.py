@@ -2,6 +2,7 @@
 process group.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from data import storage
@@ -11,7 +12,7 @@ from data.corpus.brought import corpora_of
 from data.errors import InputError
 from data.vocabulary import Vocabulary
 from model.adapter_export import ADAPTER, export_adapter
-from model.checkpoint_files import assemble_weights, read_manifest
+from model.checkpoint_files import assemble_weights, no_one, read_manifest
 from model.export import INFO_FILE, export_model
 from model.model_card import ModelCard
 from model.schedule import PhasePlan
@@ -31,15 +32,18 @@ OWN_LICENCE = "apache-2.0"  # of a model whose corpus was made here and whose we
 UNKNOWN = "unknown"
 
 
-def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
-    """Write the model folder of a checkpoint of any number of workers; no cluster needed.
+def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str, alive: Callable[[], None] = no_one) -> None:
+    """Write the model folder of a checkpoint of any number of workers; no cluster needed. `alive` is called as it gets
+    on.
 
     Raises InputError when the checkpoint is of another recipe, RuntimeError when what was written differs.
     """
     manifest = read_manifest(checkpoint)
     plan = _phase_of(parts, manifest, checkpoint)
     lm = first_model(parts, plan, run_folder_of(checkpoint), manifest["base"])
-    put_weights(lm, assemble_weights(checkpoint), checkpoint)
+    alive()
+    put_weights(lm, assemble_weights(checkpoint, alive), checkpoint)
+    alive()
     if _exports_adapter(plan):
         _check_adapter_export(parts, plan, manifest["base"])
         base = from_run(run_folder_of(checkpoint), manifest["base"])
@@ -58,6 +62,7 @@ def export_checkpoint(parts: TrainParts, checkpoint: str, folder: str) -> None:
         {name: storage.join(parts.inputs["fit_tokenizer"], name) for name in parts.store.streams},
         vocoders,
         _card(parts, plan, manifest),
+        alive,
     )
 
 

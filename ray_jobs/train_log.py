@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from data.errors import RunError
 from model.flops import FlopCount, peak_flops
 from model.schedule import PhasePlan
 from model.train_step import TensorBatch
@@ -85,7 +86,10 @@ class TrainLog:
 
     def close(self) -> None:
         """Write what is left and let the sinks go."""
-        self._metrics.flush()
+        try:
+            self._metrics.flush()
+        except RunError as error:  # what ends the training is told, not this; rows after a checkpoint come again
+            log.warning("train: %s", error)
         self._tell_sinks(lambda sink: sink.close())
         self._sinks = []
 

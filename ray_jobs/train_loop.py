@@ -7,6 +7,7 @@ import gc
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from data.errors import RunError
 from data.packing import Batch
 from data.vocabulary import TEXT_BLOCK
 from model.checkpoint import load_checkpoint
-from model.checkpoint_files import complete_checkpoints, read_manifest, step_name, step_of
+from model.checkpoint_files import CHECKPOINTS, complete_checkpoints, read_manifest, step_name, step_of
 from model.checkpoint_retention import newest_intact, retire
 from model.checkpoint_writer import CheckpointWriter
 from model.engine import NotFiniteError, StepResult, resolve_dtype, run_step, start_engine
@@ -38,8 +39,8 @@ from ray_jobs.train_watchdog import Progress, run_watched
 
 log = logging.getLogger("antiphon")
 
-CHECKPOINTS = "checkpoints"
 Report = Callable[[str, dict[str, Any]], None]
+LAST_RESORT_S = 24 * 3600.0  # of waits for what may be long; the watchdog ends those in which nobody gets on
 
 
 class TrainLoop:
@@ -54,7 +55,6 @@ class TrainLoop:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._log = TrainLog(parts.recipe, folder, self.dtype, self.device, sinks) if self.rank == 0 else None
         self._checkpoints = storage.join(folder, CHECKPOINTS)
-        self._writer = CheckpointWriter(self.train.stall_s, self._retire)
         self._saving: tuple[str, dict[str, Any]] | None = None
         self._progress, self._stop = Progress(), StopRequest(folder)
 
@@ -62,8 +62,8 @@ class TrainLoop:
         """Train every phase that is not done, and export each but the last when it is.
 
         Raises RunError, on all workers alike, where going on would help nothing: the loss is no number, a checkpoint
-        cannot be written, none can be read, the run was asked to stop. Raises StalledError when a worker makes no
-        progress for `train.stall_s`.
+        cannot be written, none can be read, the run was asked to stop. So it is with InputError. Raises StalledError
+        when no worker makes progress for `train.stall_s`.
         """
         try:
             run_watched(self._run, self._progress, self.train.stall_s)
@@ -71,14 +71,22 @@ class TrainLoop:
             self._stop.close()
 
     def _run(self) -> None:
+        self._progress.at("meeting the other workers", 0)
+        self._room = dist.new_group(backend="gloo", timeout=timedelta(seconds=LAST_RESORT_S))
+        self._writer = CheckpointWriter(LAST_RESORT_S, self._retire, self._progress.beat)
         try:
             self._run_phases()
         finally:
             if self._log is not None:
                 self._log.close()
 
+    def _meet(self) -> None:
+        """Wait for all workers, however long one of them works on."""
+        dist.barrier(group=self._room)
+
     def _run_phases(self) -> None:
-        latest = newest_intact(self._checkpoints)
+        self._progress.at("reading the newest checkpoint", 0)
+        latest = newest_intact(self._checkpoints, self._progress.beat)
         self._clean(latest)
         for plan in self.parts.phases:
             done = read_manifest(latest)["step"] if latest else 0
@@ -89,6 +97,7 @@ class TrainLoop:
 
     def _clean(self, latest: str | None) -> None:
         """Sets without a manifest are what a killed run left; rows after the checkpoint will be written again."""
+        self._progress.at("clearing up after the run before", 0)
         if self._log is not None:
             root = self._checkpoints
             complete = complete_checkpoints(root)
@@ -96,15 +105,19 @@ class TrainLoop:
             for name in sorted(folders):
                 if storage.join(root, name) not in complete:
                     storage.delete(storage.join(root, name))
+                    self._progress.beat()
             done = read_manifest(latest)["step"] if latest else 0
             self._log.start(done, self.parts.phases[-1].last_step)
-        dist.barrier()
+        self._meet()
 
     def _run_phase(self, plan: PhasePlan, resume: str | None) -> str:
         """Train a phase from its start or from a checkpoint within it; the checkpoint at its end."""
+        self._progress.at("drawing the held-out rows", plan.first_step)
+        base, alive = base_of(self.parts, plan), self._progress.beat
+        validation = Validation(
+            self.parts, plan, self.device, lambda: first_model(self.parts, plan, self.folder, base), alive
+        )
         self._progress.at("building the model", plan.first_step)
-        base = base_of(self.parts, plan)
-        validation = Validation(self.parts, plan, self.device, lambda: first_model(self.parts, plan, self.folder, base))
         lm = first_model(self.parts, plan, self.folder, base).to(self.device)
         freeze(lm, plan.config.trainable, self.parts.vocabulary.block(TEXT_BLOCK).size)
         flops, wait = FlopCount.of(lm), DataWait()
@@ -113,7 +126,8 @@ class TrainLoop:
         self._progress.at("starting the engine", plan.first_step)
         engine = start_engine(lm, self.train, self.dtype, plan.config, LossParts.of(sources, self.parts.vocabulary))
         self._seed(step_of(resume) if resume else plan.first_step)
-        first = load_checkpoint(resume, engine)["step"] if resume else plan.first_step
+        self._progress.at("loading the checkpoint", plan.first_step)
+        first = load_checkpoint(resume, engine, alive)["step"] if resume else plan.first_step
         log.info("train: phase %s, steps %d to %d", plan.config.name, first + 1, plan.last_step)
         checkpoint = ""
         if resume:
@@ -129,12 +143,14 @@ class TrainLoop:
             result = self._step(engine, to_tensors(batch, self.device, sources), lr, step + 1, batch_hash)
             self._progress.at("taking held-out losses", step + 1)
             held_out = validation.after(step + 1, engine)
+            if held_out:
+                self._meet()  # worker 0 has decoded alone
             self._log_step(plan, step + 1, result, {"lr": lr, "batch_hash": batch_hash, **held_out}, batch)
             if (step + 1) % self.train.save_every == 0 or step + 1 == plan.last_step or result.stop:
                 sampled = {"sampler": sampler_state(stream, step + 1 - plan.first_step), "fingerprint": identity}
                 metrics = {"loss": result.loss, **flat_numbers(held_out)}
                 checkpoint = self._save(engine, plan, step + 1, {"metrics": metrics, **sampled})
-            if result.stop and step + 1 < self.parts.phases[-1].last_step:
+            if result.stop:
                 self._finish_save()
                 raise RunError(f"asked to stop, after step {step + 1}: {checkpoint} is saved; run this again to go on")
             self._progress.at("waiting for its batch", step + 2)
@@ -216,5 +232,5 @@ class TrainLoop:
         self._progress.at("exporting a phase", plan.last_step)
         target = storage.join(self.folder, "phases", plan.config.name)
         if self.rank == 0 and not storage.exists(storage.join(target, INFO_FILE)):
-            export_checkpoint(self.parts, checkpoint, target)
-        dist.barrier()
+            export_checkpoint(self.parts, checkpoint, target, self._progress.beat)
+        self._meet()

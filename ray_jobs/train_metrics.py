@@ -1,15 +1,21 @@
 """metrics.jsonl of a training: written as numbered parts, since object stores have no append; merged at the end."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from data import storage
+from data.errors import RunError
 
 PARTS = "metrics"
 FLUSH_ROWS = 20
 
 
 class MetricsLog:
-    """Rows {step, …} in the order of steps. Only one worker writes; a resume truncates to its checkpoint."""
+    """Rows {step, …} in the order of steps. Only one worker writes; a resume truncates to its checkpoint.
+
+    All raise RunError where the folder cannot be written.
+    """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -18,13 +24,14 @@ class MetricsLog:
     def truncate(self, step: int) -> None:
         """Forget every row after `step`."""
         self._rows = []
-        for path in _parts(self._folder):
-            rows = list(storage.read_jsonl(path))
-            kept = [row for row in rows if row["step"] <= step]
-            if not kept:
-                storage.delete(path)
-            elif len(kept) < len(rows):
-                storage.write_jsonl(path, kept)
+        with _told(self._folder):
+            for path in _parts(self._folder):
+                rows = list(storage.read_jsonl(path))
+                kept = [row for row in rows if row["step"] <= step]
+                if not kept:
+                    storage.delete(path)
+                elif len(kept) < len(rows):
+                    storage.write_jsonl(path, kept)
 
     def add(self, row: dict[str, Any]) -> None:
         """Take a row; every 20 rows become a part."""
@@ -36,8 +43,20 @@ class MetricsLog:
         """Write what has been taken since the last part."""
         if self._rows:
             name = f"part-{self._rows[0]['step']:08d}.jsonl"
-            storage.write_jsonl(storage.join(self._folder, PARTS, name), self._rows)
+            with _told(self._folder):
+                storage.write_jsonl(storage.join(self._folder, PARTS, name), self._rows)
             self._rows = []
+
+
+@contextmanager
+def _told(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write the numbers of the training into {folder}: {error}; the checkpoints there are whole: make "
+            "room or mend the storage, then run this again"
+        ) from error
 
 
 def merge_metrics(folder: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What `train --dry-run` says before anything is made or fetched: phases, tokens, workers, memory."""
 
-from model.deepspeed_config import deepspeed_config
+from model.deepspeed_config import NVME, deepspeed_config
 from ray_jobs.recipe import Recipe
 from ray_jobs.train_memory import memory_lines
 from ray_jobs.train_parts import phases_to_run
@@ -41,7 +41,7 @@ def _work_lines(recipe: Recipe) -> list[str]:
         f"workers {train.num_workers} x {train.num_cpus:g} CPU, {train.num_gpus:g} GPU = "
         f"{train.num_workers * train.num_cpus:g} CPU, {train.num_workers * train.num_gpus:g} GPU that the cluster must "
         f"have; zero_stage {train.zero_stage}, {train.dtype}",
-        *(["nvme    states are offloaded to NVMe, which is untested"] if train.offload_path else []),
+        *([f"nvme    {NVME}: train will refuse to start"] if train.offload_path else []),
         f"batch   {rounds} forward passes of {train.micro_batch_rows} rows on each worker{empty}",
     ]
 

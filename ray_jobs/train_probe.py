@@ -21,24 +21,37 @@ Question = tuple[Prompt, np.ndarray]  # and the reference that should follow
 class Probe:
     """The prompts of `tasks`, drawn once: the first held-out records, by id, whose sequence begins with the prompt."""
 
-    def __init__(self, parts: TrainParts, tasks: list[str], new_model: Callable[[], Any]) -> None:
-        self._new_model = new_model
+    def __init__(
+        self, parts: TrainParts, tasks: list[str], new_model: Callable[[], Any], alive: Callable[[], None]
+    ) -> None:
+        self._new_model, self._alive = new_model, alive
         self._questions = {task: list(questions) for task in tasks if (questions := _questions(parts, task))}
 
     def run(self, engine: Any) -> dict[str, dict[str, float]]:
         """Task -> error_rate (edit distance over tokens of the reference) and finished (share that came to an end).
 
-        All workers must call it; worker 0 has the numbers, the others get none.
+        All workers must call it; worker 0 has the numbers and takes longer, the others get none.
         """
-        weights = dict(_gathered(engine))
+        weights = dict(self._gathered(engine))
         found = {}
         if dist.get_rank() == 0:
             lm = self._new_model()
+            self._alive()
             put_weights(lm, weights, "the engine")
             model = step_model(merge_lora(lm).eval(), torch.float32)
-            found = {task: _score(model, questions) for task, questions in self._questions.items()}
-        dist.barrier()
+            found = {task: _score(model, questions, self._alive) for task, questions in self._questions.items()}
         return found
+
+    def _gathered(self, engine: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        """Trained weights by name, float32, on the CPU of worker 0. All workers must call it."""
+        from deepspeed.runtime.zero import GatheredParameters
+
+        for name, parameter in engine.module.lm.named_parameters():
+            if parameter.requires_grad:
+                with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                    self._alive()
+                    if dist.get_rank() == 0:
+                        yield name, parameter.detach().float().cpu().clone()
 
 
 def _questions(parts: TrainParts, task: str) -> list[Question]:
@@ -55,23 +68,12 @@ def _questions(parts: TrainParts, task: str) -> list[Question]:
     return found
 
 
-def _score(model: Any, questions: list[Question]) -> dict[str, float]:
+def _score(model: Any, questions: list[Question], alive: Callable[[], None]) -> dict[str, float]:
     import jiwer
 
-    answers = generate(model, [prompt for prompt, _ in questions])
+    answers = generate(model, [prompt for prompt, _ in questions], alive)
     spelled = [" ".join(map(str, ids)) for ids in (*(answer.ids for answer in answers), *(ids for _, ids in questions))]
     return {
         "error_rate": float(jiwer.wer(spelled[len(answers) :], spelled[: len(answers)])),
         "finished": sum(answer.finished for answer in answers) / len(answers),
     }
-
-
-def _gathered(engine: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Trained weights by name, float32, on the CPU of worker 0. All workers must call it."""
-    from deepspeed.runtime.zero import GatheredParameters
-
-    for name, parameter in engine.module.lm.named_parameters():
-        if parameter.requires_grad:
-            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                if dist.get_rank() == 0:
-                    yield name, parameter.detach().float().cpu().clone()

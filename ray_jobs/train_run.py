@@ -7,11 +7,12 @@ import threading
 from typing import Any
 
 from data.errors import InputError, RunError
+from model.checkpoint_files import CHECKPOINTS
 from model.train_config import TrainConfig
 from ray_jobs.recipe import Recipe
 from ray_jobs.session import start_ray
 from ray_jobs.train_log import progress_line
-from ray_jobs.train_loop import CHECKPOINTS, TrainLoop
+from ray_jobs.train_loop import TrainLoop
 from ray_jobs.train_metrics import rows_after
 from ray_jobs.train_parts import TrainParts, load_parts
 from ray_jobs.train_sinks import RayMetricsSink
@@ -21,6 +22,8 @@ from ray_jobs.train_watchdog import Progress, StalledError, run_watched
 log = logging.getLogger("antiphon")
 
 PROGRESS_EVERY_S = 5.0
+# Ray's own, by name: they are no part of its interface.
+NO_PLACE = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError")
 
 
 def run_training(parts: TrainParts, folder: str) -> None:
@@ -64,15 +67,14 @@ def run_training(parts: TrainParts, folder: str) -> None:
     watcher.start()
     try:
         with saving_on_sigterm(folder, train.grace_s):
-            ended = trainer.fit().return_value
+            if ended := trainer.fit().return_value:
+                raise _error_of(*ended)
     except TrainingFailedError as error:
         log.error("train: %s", error)
-        raise _told(error, train.max_failures) from error
+        raise _told(error, train) from error
     finally:
         stop.set()
         watcher.join(PROGRESS_EVERY_S)
-    if ended is not None:
-        raise RunError(ended)
 
 
 def bound_waits(train: TrainConfig) -> None:
@@ -82,23 +84,32 @@ def bound_waits(train: TrainConfig) -> None:
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.stall_s)
 
 
-def _told(error: Exception, max_failures: int) -> Exception:
+def _error_of(kind: str, text: str) -> Exception:
+    return InputError(text) if kind == InputError.__name__ else RunError(text)
+
+
+def _told(error: Exception, train: TrainConfig) -> Exception:
     """What made a training fail, in one line: of its workers' errors, the one that says most."""
+    if type(getattr(error, "controller_failure", None)).__name__ in NO_PLACE:
+        return RunError(
+            f"the cluster gave no places to {train.num_workers} workers of {train.num_cpus:g} CPU and "
+            f"{train.num_gpus:g} GPU each within train.start_s={train.start_s:g} s, tried again up to "
+            f"train.max_failures={train.max_failures} times: add nodes, raise start_s where they only come late, or "
+            "lower train.num_workers"
+        )
     failures = getattr(error, "worker_failures", {})
     texts = {rank: str(failure).strip() for rank, failure in failures.items()}
     lines = [f"rank {rank}: {text.splitlines()[-1]}" for rank, text in texts.items() if text]
-    for line in lines:
-        if f"{InputError.__name__}: " in line:
-            return InputError(line.split(f"{InputError.__name__}: ", 1)[1])
     first = next((line for line in lines if StalledError.__name__ in line), lines[0] if lines else str(error))
     return RunError(
-        f"training failed after {max_failures} retries (train.max_failures): {first}. Its checkpoints are whole: "
+        f"training failed after {train.max_failures} retries (train.max_failures): {first}. Its checkpoints are whole: "
         "run this again to go on from the newest"
     )
 
 
-def train_worker(config: dict[str, Any]) -> str | None:
-    """What Ray runs on each worker. Returns, instead of raising, what no other worker could do better."""
+def train_worker(config: dict[str, Any]) -> tuple[str, str] | None:
+    """What Ray runs on each worker. Returns, instead of raising, what no other try could do better: kind and text of an
+    InputError or RunError, the same on all workers."""
     import torch
     from ray import train as ray_train
 
@@ -110,13 +121,13 @@ def train_worker(config: dict[str, Any]) -> str | None:
         ray_train.report({**metrics, "checkpoint": checkpoint})
 
     recipe, folder = Recipe.model_validate(config["recipe"]), config["folder"]
-    parts = run_watched(
-        lambda: load_parts(recipe, config["inputs"], run_folder=folder), Progress(), recipe.train.stall_s
-    )
     try:
+        parts = run_watched(
+            lambda: load_parts(recipe, config["inputs"], run_folder=folder), Progress(), recipe.train.stall_s
+        )
         TrainLoop(parts, folder, report, [RayMetricsSink(folder)]).run()
-    except RunError as error:
-        return str(error)
+    except (InputError, RunError) as error:
+        return type(error).__name__, str(error)
     return None
 
 

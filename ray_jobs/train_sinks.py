@@ -5,6 +5,7 @@ A sink is one small class. Services read their addresses and keys from their own
 """
 
 import importlib.util
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 from data import storage
 from data.errors import InputError
 from ray_jobs.recipe import Recipe
+
+log = logging.getLogger("antiphon")
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 TENSORBOARD = "tensorboard"
@@ -41,10 +44,17 @@ def check_sinks(names: Iterable[str]) -> None:
 
 
 def open_sinks(recipe: Recipe, folder: str, step: int) -> list[Sink]:
-    """The recipe's sinks for the run in `folder`, which goes on after `step`."""
+    """The recipe's sinks for the run in `folder`, which goes on after `step`, but those that cannot be opened: no
+    service is worth a training. Raises InputError as `check_sinks` does."""
     check_sinks(recipe.train.sinks)
     kinds: dict[str, Any] = {"tensorboard": TensorBoardSink, "wandb": WandbSink, "mlflow": MlflowSink}
-    return [kinds[name](recipe, folder, step) for name in recipe.train.sinks]
+    found = []
+    for name in recipe.train.sinks:
+        try:
+            found.append(kinds[name](recipe, folder, step))
+        except Exception as error:  # every service raises its own kinds
+            log.warning("train: %s gets no numbers, it cannot be opened: %s: %s", name, type(error).__name__, error)
+    return found
 
 
 class TensorBoardSink:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from data import storage
 from data.errors import RunError
+from model.checkpoint_files import CHECKPOINTS, newest_readable
 
 log = logging.getLogger("antiphon")
 
@@ -23,7 +24,8 @@ LOOK_EVERY_S = 0.5
 
 @contextmanager
 def saving_on_sigterm(folder: str, grace_s: float) -> Iterator[None]:
-    """While this lasts, SIGTERM asks the workers to save and end. Raises RunError `grace_s` after an asking in vain.
+    """While this lasts, SIGTERM asks the workers to save and end. Raises RunError at its end where that was asked, and
+    `grace_s` after an asking in vain; both name the newest checkpoint.
 
     In another thread than the main one signals cannot be caught: nothing changes there.
     """
@@ -32,23 +34,37 @@ def saving_on_sigterm(folder: str, grace_s: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            return  # a second one gives no more time
+        asked.set()
         signal.setitimer(signal.ITIMER_REAL, grace_s)
         log.warning("train: SIGTERM: saving after this step, within %.0f s", grace_s)
-        storage.write_json(path, {"signal": "SIGTERM"})
+        try:
+            storage.write_json(path, {"signal": "SIGTERM"})
+        except OSError as error:
+            raise RunError(f"SIGTERM: the workers cannot be asked to save: {error}; {_newest(folder)}") from None
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise RunError(f"SIGTERM: no checkpoint within train.grace_s={grace_s:g}; those in {folder} stay as they are")
+        raise RunError(f"SIGTERM: no checkpoint within train.grace_s={grace_s:g}; {_newest(folder)}")
 
     before = signal.signal(signal.SIGTERM, ask), signal.signal(signal.SIGALRM, end)
     try:
         yield
+        if asked.is_set():  # too late for the workers to see
+            raise RunError(f"asked to stop, after the last step: {_newest(folder)}; run this again to go on")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGALRM, before[1])
         storage.delete(path)
+
+
+def _newest(folder: str) -> str:
+    found = newest_readable(storage.join(folder, CHECKPOINTS))
+    return f"the newest whole checkpoint is {found[0]}" if found else "there is no checkpoint yet"
 
 
 class StopRequest:

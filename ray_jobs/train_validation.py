@@ -16,6 +16,7 @@ from data.errors import InputError
 from data.packing import IGNORED, Batch, rows_per_rank
 from data.shares import ShareSchedule
 from data.stream import evaluation_rows
+from model.checkpoint_files import no_one
 from model.schedule import PhasePlan
 from model.train_step import TensorBatch, target_weight, to_tensors
 from ray_jobs.train_parts import TrainParts
@@ -25,11 +26,19 @@ log = logging.getLogger("antiphon")
 
 
 class Validation:
-    """The validation of one phase. `new_model` gives the phase's first model, for the probe."""
+    """The validation of one phase. `new_model` gives the phase's first model, for the probe; `alive` is called as it
+    gets on."""
 
-    def __init__(self, parts: TrainParts, plan: PhasePlan, device: Any, new_model: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        parts: TrainParts,
+        plan: PhasePlan,
+        device: Any,
+        new_model: Callable[[], Any],
+        alive: Callable[[], None] = no_one,
+    ) -> None:
         train = parts.recipe.train
-        self._device = device
+        self._device, self._alive = device, alive
         self._every, self._last_step, self._micro = train.validate_every, plan.last_step, train.micro_batch_rows
         self._rows: dict[str, TensorBatch] = {}
         self._weights: dict[str, torch.Tensor] = {}
@@ -40,10 +49,12 @@ class Validation:
                 mine = share_of(batch, dist.get_rank(), dist.get_world_size(), self._micro, parts.vocabulary.pad_id)
                 self._rows[task] = to_tensors(mine, device)
             if train.probe_utterances:
-                self._probe = Probe(parts, [task for task in train.probe_tasks if task in self._rows], new_model)
+                tasks = [task for task in train.probe_tasks if task in self._rows]
+                self._probe = Probe(parts, tasks, new_model, alive)
 
     def after(self, step: int, engine: Any) -> dict[str, Any]:
-        """What the row of a step says: {} where none is due, else {validation: task -> loss, probe: …}."""
+        """What the row of a step says: {} where none is due, else {validation: task -> loss, probe: …}. Worker 0 takes
+        longer than the others: it decodes."""
         if not self._every or (step % self._every and step != self._last_step):
             return {}
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -65,6 +76,7 @@ class Validation:
                 share = rows.rows(start, start + self._micro)
                 loss, _ = engine.module(share, self._weights[task].float().to(self._device))
                 sums[index] += loss.double().cpu()
+                self._alive()
         sums = sums.to(self._device)
         dist.all_reduce(sums)
         return dict(zip(self._rows, sums.tolist(), strict=True))

@@ -14,7 +14,14 @@ from data import storage
 from data.errors import InputError
 from model import checkpoint
 from model.checkpoint import load_checkpoint
-from model.checkpoint_files import assemble_weights, complete_checkpoints, read_manifest, step_name
+from model.checkpoint_files import (
+    ShardReader,
+    assemble_weights,
+    complete_checkpoints,
+    damage,
+    read_manifest,
+    step_name,
+)
 from model.checkpoint_writer import CheckpointWriter
 from model.engine import run_step, start_engine
 from model.fragments import Fragment
@@ -159,6 +166,24 @@ def test_the_loss_scale_of_float16_comes_back(tmp_path: Path) -> None:
     assert run_group(1, _scaled, str(tmp_path / step_name(1))) == [256.0]
 
 
+def _ways(folder: str) -> set[Any]:
+    """How the optimizer computes after it has loaded a checkpoint whose optimizer was a fused one."""
+    train = train_config(0)
+    engine = start_engine(tiny_model(), train, "fp32")
+    run_step(engine, global_batch(0), train, 1e-3, VOCABULARY.pad_id)
+    _save(folder, engine, 1)
+    manifest = read_manifest(folder)
+    assert not [group for group in manifest["param_groups"] if "fused" in group]
+    older = [{**group, "fused": True} for group in manifest["param_groups"]]  # checkpoints have said so once
+    storage.write_json(storage.join(folder, "manifest.json"), {**manifest, "param_groups": older})
+    load_checkpoint(folder, engine)
+    return {group["fused"] for group in engine.optimizer.param_groups}
+
+
+def test_a_checkpoint_does_not_say_how_the_next_optimizer_computes(tmp_path: Path) -> None:
+    assert run_group(1, _ways, str(tmp_path / step_name(1))) == [{None}]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 0), (0, 2), (3, 1)])
 def test_a_checkpoint_loads_at_another_zero_stage(tmp_path: Path, before: int, after: int) -> None:
@@ -217,6 +242,43 @@ def test_a_missing_shard_or_fragment_is_named(saved: tuple[Path, dict[str, Any]]
     storage.write_json(tmp_path / "manifest.json", {**manifest, "world_size": 1})
     with pytest.raises(InputError, match="is damaged"):
         assemble_weights(str(tmp_path))
+
+
+def test_of_an_object_store_only_the_shards_in_need_are_fetched(
+    saved: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "memory://fetched/step-000001"
+    storage.copy_folder(saved[0], folder)
+    fetched: list[str] = []
+    fetch = storage.copy_file
+    monkeypatch.setattr(storage, "copy_file", lambda source, target: (fetched.append(source), fetch(source, target)))
+    beats: list[None] = []
+    with ShardReader(folder, read_manifest(folder), lambda: beats.append(None)) as reader:
+        assert "rng" in reader.metadata(1)
+        assert fetched == []
+        names = {name for name, state in reader._pieces if any(p.shard == 1 for p in reader._pieces[name, state])}
+        name = min(names)
+        piece = next(piece for piece in reader._pieces[name, "weight"] if piece.shard == 1)
+        values = reader.read(name, "weight", piece.start, piece.numel)
+        assert fetched == [f"{folder}/shard1.safetensors"]
+    assert np.array_equal(values.numpy(), saved[1][name].ravel()[piece.start : piece.start + piece.numel])
+    assert len(beats) == 3  # two headers, one reading
+
+
+def test_a_shard_cut_within_its_header_is_named(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    storage.copy_folder(saved[0], tmp_path)
+    shard = tmp_path / "shard0.safetensors"
+    for content in (shard.read_bytes()[:30], b"\xff" * 40, b""):
+        shard.write_bytes(content)
+        with pytest.raises(InputError, match=r"shard0\.safetensors is no shard"):
+            assemble_weights(str(tmp_path))
+
+
+def test_whoever_checks_and_reads_a_checkpoint_says_that_it_gets_on(saved: tuple[Path, dict[str, Any]]) -> None:
+    for read in (assemble_weights, lambda folder, alive: damage(folder, 0, read_manifest(folder), alive)):
+        beats: list[None] = []
+        read(str(saved[0]), lambda beats=beats: beats.append(None))
+        assert beats
 
 
 def test_a_checkpoint_of_another_model_is_refused(saved: tuple[Path, dict[str, Any]]) -> None:

@@ -63,6 +63,16 @@ def test_the_copy_that_a_checkpoint_is_written_from_must_fit_the_host() -> None:
         assert advise(SEVEN_B, train, 8, "fp32", gpu, device - (not gpu), host - gpu) is not None
 
 
+def test_the_probe_s_second_model_is_in_the_host_s_memory_and_can_be_left_out() -> None:
+    train = _train(2, validate_every=10, probe_utterances=4)
+    plain, probing = (estimate_memory(SEVEN_B, one, 8, "bf16", True) for one in (_train(2), train))
+    assert probing.host - plain.host == 12 * SEVEN_B.parameters
+    assert probing.device == plain.device
+    asked = advise(SEVEN_B, train, 8, "bf16", True, probing.device, plain.host)
+    assert asked == "set train.probe_utterances=0"
+    assert estimate_memory(SEVEN_B, _train(2, probe_utterances=4), 8, "bf16", True) == plain  # never validates
+
+
 def test_activation_checkpointing_and_chunks_cut_what_grows_with_rows() -> None:
     plain = estimate_memory(SEVEN_B, _train(2, micro_batch_rows=4, cross_entropy="whole"), 8, "bf16", True)
     train = _train(2, micro_batch_rows=4, activation_checkpointing=True)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.errors import InputError
-from model.deepspeed_config import deepspeed_config, merge, padded_rows
+from model.deepspeed_config import check_saved, check_understood, deepspeed_config, merge, padded_rows
 from model.train_config import PhaseConfig
 from tests.model.tiny_training import train_config
 
@@ -63,6 +63,19 @@ def test_other_deepspeed_keys_pass_through_beside_ours() -> None:
 def test_a_value_where_a_section_belongs_is_refused() -> None:
     with pytest.raises(InputError, match="expected a section"):
         merge({"zero_optimization": {"stage": 1}}, {"zero_optimization": 3})
+
+
+def test_a_key_that_deepspeed_does_not_know_is_named_before_workers_start() -> None:
+    wrong = train_config(2, deepspeed={"zero_optimization": {"reduce_bucket_sise": 1}})
+    with pytest.raises(InputError, match=r"look at train.deepspeed: (.|\n)*reduce_bucket_sise"):
+        check_understood(wrong)
+    check_understood(train_config(2, deepspeed={"zero_optimization": {"reduce_bucket_size": 1}}))
+
+
+def test_states_on_nvme_are_refused_since_they_cannot_be_saved() -> None:
+    with pytest.raises(InputError, match=r"train.offload_path='/nvme': .*no checkpoint can be saved.* offload to cpu"):
+        check_saved(train_config(3, offload_optimizer="nvme", offload_path="/nvme"))
+    check_saved(train_config(3, offload_optimizer="cpu"))
 
 
 def test_offload_to_nvme_says_where_and_fp16_scales_its_loss() -> None:

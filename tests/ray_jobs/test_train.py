@@ -88,6 +88,20 @@ def test_a_bad_mixture_file_is_refused(tmp_path: Path, content: str) -> None:
         phases_to_run(tiny_recipe(tmp_path, f"mixture={tmp_path / 'mixture.yaml'}"))
 
 
+NVME = ("train.zero_stage=3", "train.offload_optimizer=nvme", "train.offload_path=/nvme")
+
+
+def test_states_on_nvme_are_planned_and_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["configs/tiny.yaml", *recipe_overrides(tmp_path, *NVME)]
+    assert train.main([*arguments, "--dry-run"]) == 0
+    assert "no checkpoint can be saved of states that lie there: train will refuse to start" in capsys.readouterr().out
+    assert train.main(arguments) == 2
+    assert "offload to cpu" in caplog.text
+    assert list(tmp_path.iterdir()) == []  # before anything is made
+
+
 def test_the_plan_names_steps_tokens_memory_and_placement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["configs/tiny.yaml", *recipe_overrides(tmp_path), "--dry-run"]) == 0
     printed = capsys.readouterr().out

@@ -10,8 +10,10 @@ import torch
 
 from data import storage
 from model.checkpoint_files import MANIFEST, assemble_weights, complete_checkpoints, read_manifest
+from ray_jobs.train import finished
 from ray_jobs.train_log import without_clock
 from ray_jobs.train_metrics import rows_after
+from ray_jobs.train_parts import phases_to_run
 from tests.model.process_group import run_group, watch_group
 from tests.ray_jobs.tiny_store import tiny_recipe, write_inputs
 from tests.ray_jobs.train_faults import Fault, random_kill, train_with
@@ -109,6 +111,28 @@ def test_a_full_disk_ends_the_run_with_the_folder_and_the_room_it_needs(
     assert not (tmp_path / "checkpoints" / "step-000006").exists()
     runs.whole(tmp_path, 2)
     _is_bit_equal(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("refuses what it was given", 1, 1), "InputError: train.deepspeed: no such thing"),
+        (Fault("no space for its numbers", 0, 1), r"RunError: cannot write the numbers .* No space left on device"),
+    ],
+)
+def test_what_one_worker_finds_and_no_retry_can_mend_ends_all_at_once(
+    runs: Runs, tmp_path: Path, fault: Fault, says: str
+) -> None:
+    for end in runs.struck(tmp_path, fault).values():
+        assert end is not None
+        assert re.search(says, end)
+
+
+def test_a_run_asked_to_stop_in_its_last_step_says_so_and_needs_no_more_training(runs: Runs, tmp_path: Path) -> None:
+    for end in runs.struck(tmp_path, Fault("asked to stop", 0, 15)).values():
+        assert end is not None
+        assert re.search(r"RunError: asked to stop, after step 16: \S+step-000016 is saved", end)
+    assert finished(str(tmp_path), phases_to_run(tiny_recipe(tmp_path)))
 
 
 def test_an_asked_run_saves_and_says_where(runs: Runs, undisturbed: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,13 +11,13 @@ import pytest
 import torch
 
 from data import storage
-from data.errors import InputError
+from data.errors import InputError, RunError
 from model.flops import FlopCount
 from model.schedule import plan_phases
 from model.train_step import IGNORED, TensorBatch
 from ray_jobs.train_log import CLOCKED, DataWait, TrainLog, flat_numbers, progress_line, without_clock
 from ray_jobs.train_metrics import rows_after
-from ray_jobs.train_sinks import MlflowSink, TensorBoardSink, WandbSink, check_sinks
+from ray_jobs.train_sinks import MlflowSink, TensorBoardSink, WandbSink, check_sinks, open_sinks
 from tests.ray_jobs.tiny_store import tiny_recipe
 
 
@@ -102,6 +103,38 @@ def test_a_sink_that_fails_is_let_go_and_the_training_goes_on(tmp_path: Path, ca
     assert [step for step, _ in failing.rows] == [1]
     assert [step for step, _ in kept.rows] == [1, 2, -1]
     assert "Failing gets no more numbers: no service" in caplog.text
+
+
+def test_a_sink_that_cannot_be_opened_is_left_out_and_the_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb: Any = ModuleType("wandb")
+    wandb.__spec__ = ModuleSpec("wandb", None)
+
+    def init(**options: Any) -> None:
+        raise ConnectionError("no network")
+
+    wandb.init = init
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    found = open_sinks(tiny_recipe(tmp_path, "train.sinks=[wandb,tensorboard]"), str(tmp_path), 0)
+    assert [type(sink) for sink in found] == [TensorBoardSink]
+    assert "wandb gets no numbers, it cannot be opened: ConnectionError: no network" in caplog.text
+
+
+def test_numbers_that_cannot_be_written_end_the_run_by_name_but_hide_no_other_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "metrics").write_text("a file where the folder should be")
+    recipe = tiny_recipe(tmp_path, "train.sinks=[]")
+    (plan, *_) = plan_phases(recipe.train)
+    log = TrainLog(recipe, str(tmp_path), "fp32", "cpu")
+    log.start(0, 16)
+    log.start_phase(FlopCount(1e6, 0.0, 0.0), 0, DataWait())
+    log.step(plan, _row(1), _batch())
+    with pytest.raises(RunError, match="cannot write the numbers of the training into"):
+        log.flush()
+    log.close()
+    assert "cannot write the numbers" in caplog.text
 
 
 def test_the_wait_for_data_is_the_time_that_the_iterator_takes() -> None:

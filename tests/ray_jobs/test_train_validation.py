@@ -66,11 +66,14 @@ def test_weights_and_losses_are_the_same_bits_with_validation_and_without(
 
 
 def _validate(runs_dir: str, inputs: dict[str, str], zero_stage: int) -> dict[str, Any]:
+    """What a validation finds, and how many times it says that it gets on."""
+    beats: list[None] = []
     recipe = tiny_recipe(Path(runs_dir), f"train.zero_stage={zero_stage}", "phase=cross_modal", *VALIDATED)
     parts = load_parts(recipe, inputs)
     (plan,) = parts.phases
-    validation = Validation(parts, plan, "cpu", lambda: first_model(parts, plan, "", None))
-    return validation.after(1, start_engine(first_model(parts, plan, "", None), recipe.train, "fp32"))
+    validation = Validation(parts, plan, "cpu", lambda: first_model(parts, plan, "", None), lambda: beats.append(None))
+    found = validation.after(1, start_engine(first_model(parts, plan, "", None), recipe.train, "fp32"))
+    return {**found, "beats": len(beats)}
 
 
 @pytest.mark.slow
@@ -87,6 +90,8 @@ def test_the_loss_does_not_depend_on_how_many_workers_take_it(inputs: tuple[Path
     assert alone["validation"] == pytest.approx(expected, abs=1e-5)
     assert shared["validation"] == pytest.approx(expected, abs=1e-5)
     assert shared["probe"] == alone["probe"]
+    tokens, weights = 2 * 12, len(list(lm.parameters()))
+    assert weights + len(expected) < alone["beats"] <= weights + 3 * len(expected) + 2 * tokens + 1
 
 
 def test_shares_hold_every_row_once_and_empty_ones_beside(inputs: tuple[Path, dict[str, str]]) -> None:

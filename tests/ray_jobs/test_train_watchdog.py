@@ -1,9 +1,17 @@
-"""What the watching thread of a worker makes of how its work ends."""
+"""What the watching thread of a worker makes of how its work ends, and of the others'."""
+
+import threading
+import time
+from collections.abc import Callable
 
 import pytest
+import torch.distributed as dist
 
+from data.errors import InputError, RunError
 from ray_jobs.train_watchdog import Progress, StalledError, run_watched
-from tests.model.process_group import run_group
+from tests.model.process_group import run_group, watch_group
+
+STALL_S = 1.0
 
 
 def _ends() -> str:
@@ -22,3 +30,56 @@ def _ends() -> str:
 
 def test_an_error_of_the_work_is_raised_even_where_it_is_a_timeout() -> None:
     assert run_group(1, _ends) == ["done"]
+
+
+def _hang() -> None:
+    threading.Event().wait()
+
+
+def _one_refuses(kind: type[Exception]) -> str:
+    def refuse() -> None:
+        raise kind("no room: set x")
+
+    with pytest.raises(kind) as raised:
+        run_watched(refuse if dist.get_rank() == 1 else _hang, Progress(), 60)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [InputError, RunError])
+def test_what_one_worker_refuses_ends_those_that_wait_for_it_with_its_words(kind: type[Exception]) -> None:
+    assert run_group(2, _one_refuses, kind) == ["no room: set x"] * 2
+
+
+def _meet(work: Callable[[Progress], None]) -> None:
+    """Rank 0 does `work` while rank 1 waits for it."""
+    progress = Progress()
+    progress.at("working", 3)
+
+    def act() -> None:
+        if dist.get_rank() == 0:
+            work(progress)
+        dist.barrier()
+
+    run_watched(act, progress, STALL_S)
+
+
+def _work_on(progress: Progress) -> None:
+    end = time.monotonic() + 2.5 * STALL_S
+    while time.monotonic() < end:
+        threading.Event().wait(STALL_S / 50)  # a piece of a long work
+        progress.beat()
+
+
+def _stand_still(progress: Progress) -> None:
+    _hang()
+
+
+def test_a_long_operation_that_gets_on_is_waited_for_longer_than_stall_s() -> None:
+    run_group(2, _meet, _work_on)
+
+
+def test_where_nobody_gets_on_all_end() -> None:
+    for end in watch_group(2, _meet, _stand_still).values():
+        assert end is not None
+        assert "StalledError" in end
+        assert "all workers are in 'working' of step 3" in end

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from data import storage
+from data.errors import InputError
 from data.stream import TokenStream
 from model import checkpoint_writer
 from model.train_step import StepLoss
@@ -78,6 +79,10 @@ def _no_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a shard")
 
 
+def _refuse() -> None:
+    raise InputError("train.deepspeed: no such thing")
+
+
 def _hang() -> None:
     threading.Event().wait()
 
@@ -122,6 +127,8 @@ _KINDS: dict[str, Callable[[int, str], None]] = {
     "killed after its shard": lambda count, folder: _at(count, checkpoint_writer, "write_shard", _kill, after=True),
     "frozen in a step": lambda count, folder: _at(count, train_loop, "run_step", _freeze),
     "hung in its data": lambda count, folder: _at(count, TokenStream, "rows", _hang),
+    "refuses what it was given": lambda count, folder: _at(count, train_loop, "start_engine", _refuse),
+    "no space for its numbers": lambda count, folder: _at(count, storage, "write_jsonl", _no_space),
     "no space for its shard": lambda count, folder: _at(count, checkpoint_writer, "write_shard", _no_space),
     "short file limit": _limit,
     "loss is no number": _spoil,
