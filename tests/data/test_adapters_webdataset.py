@@ -84,6 +84,23 @@ def test_a_broken_header_inside_a_tar_is_no_silent_end(tmp_path: Path, ending: s
     assert bad == {f"a.{ending}": "unreadable"}
 
 
+def test_members_of_a_plain_tar_stand_in_any_order(tmp_path: Path) -> None:
+    """As `tar cf a.tar *.wav *.txt` writes them."""
+    audio = {"0001.wav": encoded(), "0002.wav": encoded(0.25)}
+    texts = {"0002.txt": b"two", "0001.txt": b"one"}
+    tar(tmp_path / "shards/a.tar", audio | texts)
+    found, bad, _ = brought("webdataset", tmp_path / "shards")
+    assert {name: (u.text, u.duration) for name, u in found.items()} == {
+        "a/0001": ("one", 0.5),
+        "a/0002": ("two", 0.25),
+    }
+    assert bad == {}
+    tar(tmp_path / "packed/a.tar.gz", audio | texts, "w:gz")  # read once, front to back
+    found, bad, _ = brought("webdataset", tmp_path / "packed")
+    assert set(found) == {"a/0001", "a/0002"}
+    assert "missing" in bad.values()
+
+
 def test_a_second_recording_of_one_sample_is_listed(tmp_path: Path) -> None:
     tar(tmp_path / "shards/a.tar", {"spk.one.wav": encoded(), "spk.two.wav": encoded(), "other.wav": encoded()})
     found, bad, _ = brought("webdataset", tmp_path / "shards")

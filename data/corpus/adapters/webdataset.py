@@ -64,8 +64,7 @@ class WebDatasetAdapter(FolderAdapter):
         for path in self._tars():
             shard = self._name(path)
             try:
-                for key, group in groupby(_parts(path), key=lambda part: _key(part[1].name)):
-                    parts = list(group)
+                for key, parts in _samples(path):
                     yield self._sample(shard, key, parts, path)
                     yield from _further(f"{_stem(shard)}/{key}", shard, parts)
             except (tarfile.TarError, OSError, EOFError) as error:
@@ -76,7 +75,9 @@ class WebDatasetAdapter(FolderAdapter):
         identity = f"{stem}/{key}"
         audio = next((part for part in parts if is_audio(part[1].name)), None)
         if audio is None:
-            return Bad.of(identity, shard, "missing", f"no audio among {', '.join(part[1].name for part in parts)}")
+            names = ", ".join(part[1].name for part in parts)
+            hint = "" if shard.endswith(_PLAIN) else " (the members of a sample stand together in a compressed tar)"
+            return Bad.of(identity, shard, "missing", f"no audio among {names}{hint}")
         large = next((member for _, member, _ in parts if member.size > _most_bytes(member)), None)
         if large is not None:
             detail = f"{large.name} has {large.size} bytes, at most {_most_bytes(large)} are read"
@@ -112,6 +113,27 @@ def _further(identity: str, shard: str, parts: list[Part]) -> Iterator[Bad]:
     for number, name in enumerate(others, start=2):
         detail = f"{name} has the key of a recording before it: a key ends at the first dot of a name"
         yield Bad.of(f"{identity}#{number}", shard, "duplicate_id", detail)
+
+
+def _samples(path: Path) -> Iterator[tuple[str, list[Part]]]:
+    """Members by key: of a compressed tar, whose audio is in memory, neighbours alone; of a plain one, wherever they
+    stand, for `tar` puts them in no order. Raises what `_parts` raises, after the samples before it."""
+    if not path.name.endswith(_PLAIN):
+        yield from ((key, list(group)) for key, group in groupby(_parts(path), key=lambda part: _key(part[1].name)))
+        return
+    samples: dict[str, list[Part]] = {}
+    broken: Exception | None = None
+    key = ""
+    try:
+        for part in _parts(path):
+            key = _key(part[1].name)
+            samples.setdefault(key, []).append(part)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        broken = error
+        samples.pop(key, None)  # the last member may be the broken one
+    yield from samples.items()
+    if broken:
+        raise broken
 
 
 def _parts(path: Path) -> Iterator[Part]:
