@@ -14,6 +14,8 @@ _HEAD_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 17  # holds at least one whole page of Ogg, which has at most 65,307 bytes
 _MAX_CHUNKS = 64
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+# The outer boxes of an mp4 file (ISO 14496-12); what else follows the last of them was put there by somebody else.
+_BOXES = frozenset(b"ftyp styp moov mdat moof mfra sidx ssix meta free skip wide uuid".split())
 _XING_OFFSETS = (13, 15, 21, 23, 36, 38)  # from the frame: its header, perhaps a checksum, and side information
 
 
@@ -94,6 +96,8 @@ def _missing_box(handle: Any, size: int) -> str | None:
         header = handle.read(16)
         stated = int.from_bytes(header[:4], "big")
         if len(header) < 8 or stated == 0:  # the last box may reach to the end, whatever that is
+            return None
+        if header[4:8] not in _BOXES:
             return None
         if stated == 1:
             stated = int.from_bytes(header[8:], "big")

@@ -92,6 +92,12 @@ def test_a_container_that_was_cut_says_so_and_a_whole_one_does_not(name: str, tm
         assert reason_of(whole[: int(len(whole) * share)]) in ("truncated", "undecodable" if name == "m4a" else "")
 
 
+@pytest.mark.parametrize("appended", [b"TAG" + b"a title" * 18, b"\xff" * 300])
+def test_what_somebody_appended_to_an_mp4_is_no_missing_end(appended: bytes) -> None:
+    whole = encoded(burst(), "m4a")
+    assert decode_audio(whole + appended, 16000).size == decode_audio(whole, 16000).size
+
+
 def test_a_stream_of_open_length_is_taken_as_it_is() -> None:
     live = encoded(burst(2.0), "webm", live="1")
     assert decode_audio(live[: int(len(live) * 0.8)], 16000).size > 8000
