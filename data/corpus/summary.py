@@ -45,12 +45,12 @@ def plan_builtin(config: BuiltinCorpus, seed: int) -> list[str]:
     music = config.music
     counts.update({"train/music": music.train_clips, "dev/music": music.dev_clips, "test/music": music.test_clips})
     clips = music.train_clips + music.dev_clips + music.test_clips
-    words = sum(len(spoken.text.split()) for spoken in planned)
-    hours = (words * _SECONDS_PER_WORD + clips * music.duration_s) / 3600
+    lengths_s = [_SECONDS_PER_WORD * len(spoken.text.split()) for spoken in planned] + clips * [music.duration_s]
     return [
         *(f"{name:<18}{count} utterances" for name, count in counts.items()),
-        f"total             {len(planned) + clips} utterances, about {hours:.1f} h, "
+        f"total             {len(lengths_s)} utterances, about {sum(lengths_s) / 3600:.1f} h, "
         f"{len({spoken.voice for spoken in planned})} speakers, {config.sample_rate} Hz",
+        f"lengths           about {_lengths(lengths_s)}",
     ]
 
 
@@ -72,7 +72,7 @@ def plan_brought(corpus: BroughtCorpus, max_duration_s: float) -> list[str]:
         ),
         f"total             {summary['utterances']} utterances, {summary['hours']:.2f} h, "
         f"{len(summary['speakers'])} speakers, {_rates(rates)}",
-        f"lengths           {_lengths(looked.utterances)}",
+        f"lengths           {_lengths([utterance.duration for utterance in looked.utterances])}",
         f"texts             {_texts(looked.utterances)}",
         f"quarantined       {summary['quarantined']} rows",
         *problem_lines(looked.quarantine),
@@ -96,9 +96,9 @@ def _rates(rates: Counter[int]) -> str:
     return ", ".join(f"{rate} Hz ({count})" for rate, count in sorted(rates.items()))
 
 
-def _lengths(utterances: Sequence[Utterance]) -> str:
-    known = [utterance.duration for utterance in utterances if utterance.duration is not None]
-    unknown = f", {len(utterances) - len(known)} unknown" if len(known) < len(utterances) else ""
+def _lengths(durations_s: Sequence[float | None]) -> str:
+    known = [duration_s for duration_s in durations_s if duration_s is not None]
+    unknown = f", {len(durations_s) - len(known)} unknown" if len(known) < len(durations_s) else ""
     if not known:
         return "unknown"
     return f"{min(known):.2f} s min, {median(known):.2f} s median, {max(known):.2f} s max{unknown}"

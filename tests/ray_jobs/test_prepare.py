@@ -92,6 +92,7 @@ def test_a_dry_run_prints_counts_speakers_and_rates(tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().out
     assert "train/sentences" in shown
     assert "4 speakers, 16000 Hz" in shown
+    assert "lengths           about 1." in shown
     write_wav(str(tmp_path / "a.wav"), np.zeros(8000), 8000)
     path = brought(tmp_path, [{"audio_filepath": "a.wav", "duration": 1.0, "speaker": "x"}])
     assert prepare.main([path, "--dry-run"]) == 0
