@@ -24,7 +24,8 @@ MAX_STREAMED_BYTES = 16 * 2**30  # of a file that is read block by block
 MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 384_000
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3"})
-TOLERATED_SHORT_S, TOLERATED_SHORT_SHARE = 0.1, 0.01  # stated durations are rounded, and encoders pad
+TOLERATED_S, TOLERATED_SHORT_SHARE = 0.1, 0.01  # stated durations are rounded, and encoders pad
+TOLERATED_LONG_SHARE = 0.05  # what is stated may leave silence out; the rates in use differ by 9 % and more
 RANGE = re.compile(r"(?P<path>.+)#bytes=(?P<start>\d+)-(?P<end>\d+)")
 
 
@@ -34,16 +35,17 @@ def load_audio(
     offset_s: float = 0.0,
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
+    whole_file: bool = False,
 ) -> np.ndarray:
     """Mono float32 samples (N,) at `sample_rate` of a local file or URL.
 
-    `PATH#bytes=START-END` is the audio in bytes [START, END) of a file, e.g. of an uncompressed tar.
-    Raises AudioError with reason missing, unreadable, too_large, or what `decode_audio` names.
+    `PATH#bytes=START-END` is the audio in bytes [START, END) of a file, e.g. of an uncompressed tar. `whole_file`:
+    `duration_s` is said to be that of the file, and a much longer one is refused.
+    Raises AudioError with reason missing, unreadable, too_large, longer_than_stated, or what `decode_audio` names.
     """
     # Of a whole object every byte is needed; of a span only those that the decoder seeks.
-    whole = not offset_s and duration_s is None
-    with _open_path(path, whole) as handle:
-        return _decode(handle, sample_rate, offset_s, duration_s, max_duration_s)
+    with _open_path(path, whole=not offset_s and duration_s is None) as handle:
+        return _decode(handle, sample_rate, offset_s, duration_s, max_duration_s, whole_file)
 
 
 def iter_blocks(
@@ -52,6 +54,7 @@ def iter_blocks(
     offset_s: float = 0.0,
     duration_s: float | None = None,
     max_duration_s: float = MAX_STREAMED_S,
+    whole_file: bool = False,
 ) -> Iterator[np.ndarray]:
     """The samples that `load_audio` gives, in blocks (n,) of some seconds: memory does not grow with the recording.
 
@@ -60,7 +63,7 @@ def iter_blocks(
     with _open_path(path, whole=False) as handle, _opened(handle) as source:
         stream: soxr.ResampleStream | None = None
         empty = True
-        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s):
+        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s, whole_file):
             empty = False
             if source.rate_hz != sample_rate:
                 stream = stream or soxr.ResampleStream(source.rate_hz, sample_rate, 1, dtype="float32")
@@ -212,13 +215,31 @@ def _opened(handle: Any) -> Iterator[Source]:
     watched.check()
 
 
+def longer_than_stated(there_samples: int | None, duration_s: float | None, rate_hz: int) -> str | None:
+    """What is wrong where a file holds much more than the `duration_s` that is stated for it; None where nothing is."""
+    if there_samples is None or duration_s is None:
+        return None
+    there_s = samples_to_seconds(there_samples, rate_hz)
+    if there_s - duration_s <= max(TOLERATED_S, TOLERATED_LONG_SHARE * duration_s):
+        return None
+    return (
+        f"{duration_s:.3f} s are stated for the file, whose header says {there_s:.3f} s: is its rate of {rate_hz} Hz "
+        "too low? (A row about the beginning of a file has `offset: 0`)"
+    )
+
+
 def _decode(
-    handle: Any, sample_rate: int, offset_s: float, duration_s: float | None, max_duration_s: float
+    handle: Any,
+    sample_rate: int,
+    offset_s: float,
+    duration_s: float | None,
+    max_duration_s: float,
+    whole_file: bool = False,
 ) -> np.ndarray:
     with _opened(handle) as source:
         blocks: list[np.ndarray] = []
         decoded_bytes = 0
-        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s):
+        for block in _mono_blocks(source, offset_s, duration_s, max_duration_s, whole_file):
             decoded_bytes += block.size * source.channels * 4
             if decoded_bytes > MAX_DECODED_BYTES:
                 raise AudioError("too_large", f"decodes to more than {MAX_DECODED_BYTES} bytes")
@@ -229,7 +250,7 @@ def _decode(
 
 
 def _mono_blocks(
-    source: Source, offset_s: float, duration_s: float | None, max_duration_s: float
+    source: Source, offset_s: float, duration_s: float | None, max_duration_s: float, whole_file: bool
 ) -> Iterator[np.ndarray]:
     """Samples (n,) of the asked span block by block, counted while decoding: headers may lie about the length."""
     rate = source.rate_hz
@@ -241,6 +262,9 @@ def _mono_blocks(
     wanted = None if duration_s is None else seconds_to_samples(duration_s, rate)
     if wanted is not None and wanted > limit:
         raise AudioError("too_long", f"{duration_s:.1f} s asked, at most {max_duration_s:.1f} s are read")
+    longer = longer_than_stated(source.stated_samples, duration_s, rate) if whole_file else None
+    if longer:
+        raise AudioError("longer_than_stated", longer)
     total = 0
     for block_NC in source.blocks(seconds_to_samples(offset_s, rate), wanted):
         total += len(block_NC)
@@ -262,6 +286,6 @@ def _check_end(source: Source, total: int, wanted: int | None) -> None:
         detail = source.missing_end()
         if detail:
             raise AudioError("truncated", detail)
-    elif wanted - total > seconds_to_samples(TOLERATED_SHORT_S, rate) + wanted * TOLERATED_SHORT_SHARE:
+    elif wanted - total > seconds_to_samples(TOLERATED_S, rate) + wanted * TOLERATED_SHORT_SHARE:
         asked_s, found_s = samples_to_seconds(wanted, rate), samples_to_seconds(total, rate)
         raise AudioError("truncated", f"{asked_s:.2f} s are stated, and the sound ends after {found_s:.2f} s")

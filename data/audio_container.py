@@ -10,6 +10,7 @@ import numpy as np
 
 from data.audio_end import missing_end
 from data.audio_source import AudioError, Source
+from data.timing import seconds_to_samples
 
 _PROBED_BYTES = 16
 
@@ -58,7 +59,6 @@ class _ContainerSource:
         self._handle = handle
         # Bare AAC states no length; FFmpeg's guess from the first bit rates may be a tenth of it.
         stated = container.duration if container.format.name != "aac" else None
-        self.stated_s = stated / av.time_base if stated else None
         self._frames = _decoded(container)
         self._first = next(self._frames, None)
         if self._first is None:
@@ -66,6 +66,7 @@ class _ContainerSource:
         # The decoder's word, not the header's: AAC may double the rate that its header tells.
         self.rate_hz = int(self._first.sample_rate)
         self.channels = int(self._first.layout.nb_channels)
+        self.stated_samples = seconds_to_samples(stated / av.time_base, self.rate_hz) if stated else None
 
     def missing_end(self) -> str | None:
         """What the container's outer elements promise and the file lacks. The decoder has read to the end by now."""

@@ -28,6 +28,8 @@ class Source(Protocol):
 
     rate_hz: int
     channels: int
+    stated_samples: int | None
+    """How many the header states, where it does."""
 
     def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
         """Float32 samples (n, channels) from `start_sample`, `num_samples` of them (None: all). Raises AudioError."""
@@ -80,6 +82,7 @@ class SoundFileSource:
         self.handle = handle
         self.rate_hz = sound.samplerate
         self.channels = sound.channels
+        self.stated_samples: int | None = sound.frames
 
     def blocks(self, start_sample: int, num_samples: int | None) -> Iterator[np.ndarray]:
         """Float32 samples (n, channels) from `start_sample`."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from data.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 KINDS = ("speech", "music")
+PART_OF_FILE = "part_of_file"  # a field of utterances that begin with their file and do not speak of the whole of it
 
 _MAX_S = 1e9  # no recording; larger numbers overflow where they become samples
 
@@ -61,6 +62,17 @@ class Utterance:
             split=_choice(row, "split", SPLITS),
             extra={key: value for key, value in row.items() if key not in FIELDS},
         )
+
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether `duration`, where it is stated, is that of the file."""
+        return not self.offset and self.extra.get(PART_OF_FILE) is not True
+
+    def as_part_of_file(self) -> "Utterance":
+        """The same, marked where it would be taken for the whole of its file."""
+        if self.duration is None or not self.is_whole_file:
+            return self
+        return replace(self, extra={**self.extra, PART_OF_FILE: True})
 
     def to_row(self) -> dict[str, Any]:
         """The JSON form, unknown fields beside ours; `from_row` gives the same utterance back."""
@@ -147,9 +159,15 @@ def _words(row: dict[str, Any]) -> tuple[Word, ...] | None:
     if value is None:
         return None
     try:
-        words = tuple((str(word), float(start), float(end)) for word, start, end in value)
+        words = tuple(_word(*item) for item in value)
     except (TypeError, ValueError, OverflowError):
         raise RowError(f"words is {value!r:.80}, expected [[word, start_s, end_s], …]") from None
     if any(not 0 <= start <= end <= _MAX_S for _, start, end in words):
         raise RowError("words hold a span that ends before it starts, or lies beyond any recording")
     return words
+
+
+def _word(word: Any, start_s: Any, end_s: Any) -> Word:
+    if not isinstance(word, str | int | float):
+        raise TypeError(word)
+    return str(word), float(start_s), float(end_s)

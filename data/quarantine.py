@@ -26,6 +26,7 @@ REASONS = {
     "too_long": "longer than tokenize.max_duration_s: cut it into segments with offset and duration",
     "undecodable": "the header is audio, and what follows cannot be decoded",
     "truncated": "the end is missing: shorter than its header, its closing mark or the manifest's duration says",
+    "longer_than_stated": "the file goes on for over 5 % after the duration that its row states for all of it",
     "nan": "samples that are NaN or infinite",
     "no_speech": "corpus.segmentation found no speech in a recording that it was to cut",
     "unaligned": "corpus.alignment found no word times; listed in unaligned.jsonl, and kept without them",

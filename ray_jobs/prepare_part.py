@@ -101,7 +101,8 @@ class Steps:
             return [utterance]
         self._detector = self._detector or VoiceActivity.from_wheel()
         path = resolve_audio(self.manifest_path, utterance)
-        blocks = iter_blocks(path, SAMPLE_RATE, utterance.offset, utterance.duration)
+        span = (utterance.offset, utterance.duration)
+        blocks = iter_blocks(path, SAMPLE_RATE, *span, whole_file=utterance.is_whole_file)
         probabilities_W, num_samples = self._detector.probabilities(blocks)
         duration_s = samples_to_seconds(num_samples, SAMPLE_RATE)
         if duration_s <= config.cut_above_s:

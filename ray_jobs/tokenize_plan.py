@@ -67,7 +67,8 @@ def kind_of_stream(stream: str) -> str:
 def load_wave(manifest_path: str, utterance: Utterance, sample_rate: int, max_duration_s: float) -> np.ndarray:
     """float32 samples (N,) of an utterance. Raises AudioError; every job that reads a manifest passes by here."""
     path = resolve_audio(manifest_path, utterance)
-    return load_audio(path, sample_rate, utterance.offset, utterance.duration, max_duration_s)
+    span = (utterance.offset, utterance.duration)
+    return load_audio(path, sample_rate, *span, max_duration_s, utterance.is_whole_file)
 
 
 def runs_of(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:

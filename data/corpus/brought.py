@@ -12,6 +12,8 @@ from data.errors import InputError
 from data.frozen import result_fields
 from data.manifest import Utterance
 
+IMPORT_VERSION = 2  # raised when an unchanged corpus gives another manifest
+
 # A job's id is asked for many times within one command, and a large corpus takes seconds to list.
 _content_ids: dict[int, tuple[BroughtCorpus, str]] = {}
 _Found = TypeVar("_Found")
@@ -48,7 +50,8 @@ def content_id(config: BroughtCorpus) -> str:
 
 def content_fields(config: BroughtCorpus) -> dict[str, Any]:
     """What of the configuration changes the manifest, beside the corpus' content; where it lies does not."""
-    return {name: value for name, value in result_fields(config).items() if name not in ("path", "manifest")}
+    fields = {name: value for name, value in result_fields(config).items() if name not in ("path", "manifest")}
+    return {**fields, "import_version": IMPORT_VERSION}
 
 
 def bring(config: BroughtCorpus, folder: str, taken: dict[str, int] | None = None) -> Checked:

@@ -10,7 +10,6 @@ import soundfile
 from data import storage
 from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, read_range
 from data.audio_source import AudioError, Watched
-from data.timing import seconds_to_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +144,4 @@ def _container_header(handle: Any, refusal: str) -> Header:
     from data.audio_container import open_container  # loads FFmpeg
 
     with open_container(handle, refusal) as source:
-        stated_s = getattr(source, "stated_s", None)
-        num_samples = None if stated_s is None else seconds_to_samples(stated_s, source.rate_hz)
-        return Header(source.rate_hz, source.channels, num_samples)
+        return Header(source.rate_hz, source.channels, source.stated_samples)

@@ -63,7 +63,7 @@ def import_corpus(
     if not utterances:
         details = [row["detail"] for row in quarantine] or [f"no utterance of {adapter.title} is there"]
         raise InputError(f"{where(config)}: every row is wrong; the first: {details[0]}")
-    return Imported(utterances, quarantine)
+    return Imported(_parts_marked(utterances), quarantine)
 
 
 def where(config: BroughtCorpus) -> str:
@@ -96,6 +96,8 @@ def _admit(
     if number > 1:
         detail = f"id {utterance.id!r} stands in an earlier row, which is kept"
         return Bad.of(f"{utterance.id}#{number}", utterance.audio_filepath, "duplicate_id", detail)
+    if row.get("offset") is not None:
+        utterance = utterance.as_part_of_file()
     utterance = _finish(config, adapter.root, utterance, kept=item.content is not None)
     if keep and item.content is not None:
         keep(utterance, item.content)
@@ -118,6 +120,12 @@ def _finish(config: BroughtCorpus, root: str, utterance: Utterance, kept: bool) 
     if config.normalize_text and text is not None:
         text = normalize_text(text)
     return replace(utterance, text=text, audio_filepath=path)
+
+
+def _parts_marked(utterances: list[Utterance]) -> list[Utterance]:
+    """The same; a row without an offset is no whole file where further rows have what follows of it."""
+    cut = {utterance.audio_filepath for utterance in utterances if utterance.offset}
+    return [u.as_part_of_file() if u.audio_filepath in cut else u for u in utterances]
 
 
 def _kept_path(utterance: Utterance) -> str:

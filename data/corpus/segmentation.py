@@ -45,17 +45,16 @@ def cut(parent: Utterance, spans_s: Sequence[Segment]) -> list[Utterance]:
     children = []
     for index, (start_s, end_s) in enumerate(spans_s):
         words = tuple(_words_within(parent.words or (), start_s, end_s))
-        children.append(
-            replace(
-                parent,
-                id=f"{parent.id}-{index:06d}",
-                offset=written_seconds(parent.offset + start_s),
-                duration=written_seconds(end_s - start_s),
-                text=" ".join(word for word, _, _ in words) or None,
-                words=words or None,
-                extra={**parent.extra, "parent": parent.id},
-            )
+        child = replace(
+            parent,
+            id=f"{parent.id}-{index:06d}",
+            offset=written_seconds(parent.offset + start_s),
+            duration=written_seconds(end_s - start_s),
+            text=" ".join(word for word, _, _ in words) or None,
+            words=words or None,
+            extra={**parent.extra, "parent": parent.id},
         )
+        children.append(child.as_part_of_file())
     return children
 
 

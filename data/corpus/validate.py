@@ -4,7 +4,6 @@ Both go through `check`; what decodes does so in processes of its own, so that a
 more bad row.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,13 +12,13 @@ from multiprocessing import get_context
 from typing import Any
 
 from data import storage
-from data.audio import AudioError, iter_blocks
+from data.audio import AudioError, iter_blocks, longer_than_stated
 from data.corpus.header import Header, read_header
 from data.manifest import Utterance
 from data.quarantine import quarantine_row
 from data.timing import samples_to_seconds
 
-SHORTER, LONGER = "shorter_than_stated", "longer_than_stated"
+SHORTER = "shorter_than_stated"
 _TOLERANCE_S = 0.1  # by which a stated length may pass the audio's end
 _CHUNK_UTTERANCES = 32
 _ATTEMPTS = 2
@@ -99,21 +98,12 @@ def _facts(utterance: Utterance, header: Header, num_samples: int | None, start_
     warning = None
     if utterance.duration is not None and utterance.duration > there_s + _TOLERANCE_S:
         warning = Problem(SHORTER, f"{utterance.duration} s stated, {there_s:.3f} s are there")
-    elif (rest_s := _unsaid_s(utterance, header)) > _TOLERANCE_S:
-        warning = Problem(
-            LONGER,
-            f"{utterance.duration} s stated from the beginning, and {rest_s:.3f} s follow that no row speaks of: "
-            f"is the header's rate of {header.sample_rate} Hz too low?",
-        )
+    elif utterance.is_whole_file and (
+        longer := longer_than_stated(header.num_samples, utterance.duration, header.sample_rate)
+    ):
+        return Problem("longer_than_stated", longer)
     duration_s = there_s if utterance.duration is None else min(utterance.duration, there_s)
     return Facts(duration_s, header.sample_rate, header.channels, warning)
-
-
-def _unsaid_s(utterance: Utterance, header: Header) -> float:
-    """Seconds behind an utterance that begins its file and states its length; 0 where the header does not tell."""
-    if utterance.offset or utterance.duration is None or header.num_samples is None:
-        return 0.0
-    return samples_to_seconds(header.num_samples, header.sample_rate) - utterance.duration
 
 
 def check_all(
@@ -124,7 +114,6 @@ def check_all(
     A length that the corpus leaves open is filled in; one that it states stays.
     """
     known = known or {}
-    rows_of = Counter(utterance.audio_filepath for utterance in utterances)
     asked = [utterance for utterance in utterances if utterance.audio_filepath not in known]
     found = _check_guarded(asked, root, num_workers) if deep else _check_headers(asked, root, num_workers)
     kept: list[Utterance] = []
@@ -135,8 +124,6 @@ def check_all(
         if isinstance(finding, Problem):
             quarantine.append(quarantine_row(utterance, finding.reason, finding.detail))
             continue
-        if finding.warning and finding.warning.reason == LONGER and rows_of[utterance.audio_filepath] > 1:
-            finding = replace(finding, warning=None)  # the other rows speak of the rest
         if utterance.duration is None and finding.duration_s is not None:
             utterance = replace(utterance, duration=round(finding.duration_s, 6))
         kept.append(utterance)

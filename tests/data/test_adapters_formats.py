@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from data.config import CorpusConfig
 from data.corpus.brought import bring, content_id
 from data.errors import InputError
+from data.manifest import PART_OF_FILE
 from tests.data.tiny_corpora import RATE, brought, config, decoded, encoded, write
 
 # audiofolder
@@ -124,21 +125,23 @@ def test_kaldi_with_segments(tmp_path: Path) -> None:
         folder,
         "train",
         wav_scp=f"r1 {tmp_path}/audio/r1.wav\n",
-        segments="u1 r1 0.5 1.0\nu2\tr1 1.25 1.75\nu3 r9 0 1\nu4 r1 1.0 0.5\nu5 r1 zero one\n",
+        segments="u1 r1 0.5 1.0\nu2\tr1 1.25 1.75\nu3 r9 0 1\nu4 r1 1.0 0.5\nu5 r1 zero one\n"
+        "u6 r1 1.5 -1\nu7 r1 0 1 B\n",
         text="u1 hello there\nu2 ça va\n",
         utt2spk="u1 s1\nu2 s1\n",
         spk2gender="s1 f\n",
     )
     kaldi(folder, "test", wav_scp=f"r1_full {tmp_path}/audio/r1.wav\n", text="r1_full everything\n")
     found, bad, run = brought("kaldi", folder)
-    assert bad == {"u3": "missing", "u4": "bad_field", "u5": "bad_field"}
+    assert bad == {"u3": "missing", "u4": "bad_field", "u5": "bad_field", "u7": "bad_field"}
+    assert (found["u6"].offset, found["u6"].duration) == (1.5, 0.5)  # -1: to the end
     first = found["u1"]
     assert (first.text, first.speaker, first.offset, first.duration) == ("hello there", "s1", 0.5, 0.5)
     assert first.extra == {"part": "train", "gender": "f", "recording": "r1"}
     assert decoded(run, first).size == RATE // 2
     assert (found["u2"].text, found["r1_full"].split) == ("ça va", "test")
     assert found["r1_full"].duration == 2.0
-    assert set(brought("kaldi", folder / "train")[0]) == {"u1", "u2"}
+    assert set(brought("kaldi", folder / "train")[0]) == {"u1", "u2", "u6"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,8 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
         "cut-9": (0.0, 0.5, None),
     }
     assert found["cut-1"].words == (("hello", 0.1, 0.2),)
-    assert (found["cut-1"].lang, found["cut-3"].extra) == ("en", {"source": "radio", "sample_rate": RATE})
+    radio = {"source": "radio", "sample_rate": RATE, PART_OF_FILE: True}
+    assert (found["cut-1"].lang, found["cut-3"].extra) == ("en", radio)
     assert (found["cut-9"].split, found["cut-1"].split) == ("dev", "train")
     assert bad == {"pad": "bad_field", "cut-5": "bad_field", "cut-6": "bad_field", "cuts_train.jsonl.gz:7": "bad_field"}
     assert decoded(run, found["s-b"]).size == RATE // 4

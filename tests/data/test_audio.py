@@ -68,6 +68,19 @@ def test_audio_inside_another_file_is_read_by_its_bytes(tmp_path: Path, scheme: 
         load_audio(f"{path}.gz#bytes=0-9", 16000)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_file_much_longer_than_is_stated_for_the_whole_of_it_is_refused(tmp_path: Path, kind: str) -> None:
+    """As a recording at 16 kHz whose header says 8 kHz."""
+    path = str(tmp_path / "a")
+    Path(path).write_bytes(encoded(np.tile(tone(1.0), 2), 16000, format=kind))
+    with pytest.raises(AudioError, match=r"^longer_than_stated: 1.000 s are stated for the file, whose header says 2"):
+        load_audio(path, 16000, duration_s=1.0, whole_file=True)
+    with pytest.raises(AudioError, match="longer_than_stated"):
+        list(iter_blocks(path, 16000, duration_s=1.0, whole_file=True))
+    assert len(load_audio(path, 16000, duration_s=1.0)) == 16000
+    assert len(load_audio(path, 16000, duration_s=1.92, whole_file=True)) == 30720
+
+
 def test_one_sample_stays_one_sample_at_least() -> None:
     assert len(decode_audio(encoded(np.array([0.5]), 48000), 16000)) >= 1
     assert resample(np.zeros(0, np.float32), 48000, 16000).size == 0

@@ -7,6 +7,7 @@ import pytest
 from data.corpus.config import ManifestCorpus
 from data.corpus.imported import Imported, import_corpus, normalize_text
 from data.errors import InputError
+from data.manifest import PART_OF_FILE
 
 
 def imported(folder: Path, rows: list[Any], **options: Any) -> Imported:
@@ -28,6 +29,19 @@ def test_paths_become_absolute_and_ids_hang_on_the_path_as_written(tmp_path: Pat
     assert first.id == second.id
     assert first.text == "Hello, there!"
     assert first.extra == {"take": 3}
+
+
+def test_a_row_without_an_offset_speaks_of_the_whole_file_where_no_other_goes_on_in_it(tmp_path: Path) -> None:
+    rows = [
+        row("a.wav", duration=1.0),
+        row("b.wav", duration=1.0, offset=0),
+        row("c.wav", duration=1.0),
+        row("c.wav", duration=2.0, offset=1.0),
+        row("d.wav"),
+    ]
+    found = imported(tmp_path, rows).utterances
+    assert [item.is_whole_file for item in found] == [True, False, False, False, True]
+    assert [item.extra for item in found] == [{}, {PART_OF_FILE: True}, {PART_OF_FILE: True}, {}, {}]
 
 
 def test_fields_are_renamed_and_texts_normalised_only_when_asked(tmp_path: Path) -> None:

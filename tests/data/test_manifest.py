@@ -54,6 +54,7 @@ def test_speakers_and_ids_may_be_numbers() -> None:
         {"words": [["a", 1.0]]},
         {"words": [["a", 1.0, 0.5]]},
         {"words": 3},
+        {"words": [[None, 0.0, 0.5]]},
         {"words": [["a", 0, 10**400]]},
         {"words": [["a", 0, 1e308]]},
     ],

@@ -58,12 +58,15 @@ def write_files(folder: Path) -> dict[str, str]:
 def write_manifest_of(folder: Path, reasons: dict[str, str]) -> str:
     good = wav_bytes(SECOND, RATE)
     (folder / "audio/good.wav").write_bytes(good)
+    (folder / "audio/half_the_rate.wav").write_bytes(wav_bytes(SECOND, RATE // 2))
     # A stream whose writer could not say how much follows: what does is good audio.
     (folder / "audio/stream.wav").write_bytes(good[:40] + struct.pack("<I", 2**32 - 1) + good[44:])
     rows = [{"id": "good", "audio_filepath": "audio/good.wav", "duration": 1.0, "text": "first"}]
     rows += [{"id": name, "audio_filepath": f"audio/{name}"} for name in reasons]
     rows += [
         {"id": "stream.wav", "audio_filepath": "audio/stream.wav"},
+        {"id": "half_the_rate", "audio_filepath": "audio/half_the_rate.wav", "duration": 1.0},
+        {"id": "first_half", "audio_filepath": "audio/good.wav", "offset": 0, "duration": 0.5},
         {"id": "good", "audio_filepath": "audio/good.wav", "text": "second"},
         {"id": "good", "audio_filepath": "audio/good.wav", "text": "third"},
         {"id": "wrong", "audio_filepath": "audio/good.wav", "duration": "long"},
@@ -85,17 +88,22 @@ def test_whatever_is_wrong_is_a_row_with_its_reason_and_the_rest_goes_on(ray_clu
     prepared = RunFolder(str(tmp_path / "prepared"), "x")
     prepare.work(Run(recipe, prepared, {}))
     folder = RunFolder(str(tmp_path / "run"), "x")
-    with pytest.raises(TooManyBadError, match=r"19 of 21 .* 2 duplicate_id"):
+    with pytest.raises(TooManyBadError, match=r"20 of 23 .* 2 duplicate_id"):
         work(Run(recipe, folder, {"prepare": prepared.path, "fit_tokenizer": fitted}))
     found = {row["id"]: row for row in storage.read_jsonl(folder.file("quarantine.jsonl"))}
     assert all(set(row) == {"id", "audio_filepath", "reason", "detail"} and row["detail"] for row in found.values())
-    expected = reasons | {"good#2": "duplicate_id", "good#3": "duplicate_id", "wrong": "bad_field"}
+    expected = reasons | {
+        "half_the_rate": "longer_than_stated",
+        "good#2": "duplicate_id",
+        "good#3": "duplicate_id",
+        "wrong": "bad_field",
+    }
     got = {name: row["reason"] for name, row in found.items()}
     assert {name: got.get(name) for name in expected} == expected
     assert sorted(set(got.values()) - set(expected.values())) == ["not_json"]
     assert set(got.values()) <= set(REASONS)
     records = TokenStore.open(folder.path).records
-    assert [(record.id, record.text) for record in records] == [("good", "first"), ("stream.wav", None)]
+    assert [(r.id, r.text) for r in records] == [("good", "first"), ("stream.wav", None), ("first_half", None)]
     assert records[0].streams["unit"].tolist() == records[1].streams["unit"].tolist()
     summary = storage.read_json(folder.file("summary.json"))
     assert summary["quarantined"] == len(found) == sum(summary["reasons"].values())

@@ -8,6 +8,7 @@ from data.corpus.adapters.base import Bad, Found, split_of
 from data.corpus.adapters.folder import FolderAdapter, read_lines, subfolders
 from data.errors import InputError
 
+_TO_THE_END = -1.0  # where a segment ends that has the rest of its recording
 _MORE = {"utt2spk": "speaker", "utt2lang": "lang", "text": "text"}
 
 
@@ -22,7 +23,7 @@ class KaldiAdapter(FolderAdapter):
     licence = "whatever the recordings' own terms are"
     layout = (
         "  train/wav.scp    (recording, path)\n"
-        "  train/segments   (utterance, recording, start, end in seconds; may be absent)\n"
+        "  train/segments   (utterance, recording, start, end in seconds or -1; may be absent)\n"
         "  train/text, train/utt2spk, train/utt2lang, train/spk2gender   (may be absent)\n"
         "  test/wav.scp …"
     )
@@ -56,13 +57,16 @@ def _located(row: dict[str, Any], span: str, recordings: dict[str, str]) -> Foun
     path = recordings.get(recording)
     if path is None:
         return Bad.of(row["id"], None, "missing", f"recording {recording!r} of its segment is not in wav.scp")
+    if len(times) > 2:
+        detail = f"segment {span!r} means one channel, and channels are mixed when read: split the recordings"
+        return Bad.of(row["id"], path, "bad_field", detail)
     try:
         start, end = map(float, times)
     except ValueError:
         return Bad.of(row["id"], path, "bad_field", f"segment {span!r} is not 'recording start end'")
-    if not 0 <= start < end:
+    if not 0 <= start < end and not (start >= 0 and end == _TO_THE_END):
         return Bad.of(row["id"], path, "bad_field", f"segment from {start} to {end} s")
-    duration = round(end - start, 6)
+    duration = None if end == _TO_THE_END else round(end - start, 6)
     return Found({**row, "audio_filepath": path, "offset": start, "duration": duration, "recording": recording})
 
 

@@ -84,9 +84,10 @@ def _cut_rows(where: str, line: bytes, part: dict[str, Any]) -> Iterator[Found |
 
 
 def _whole(cut: Any) -> dict[str, Any]:
+    whole = not cut.start and cut.duration == cut.recording.duration
     return {
         "audio_filepath": source_path(cut.recording, cut.channel),
-        "offset": cut.start,
+        "offset": None if whole else cut.start,
         "duration": cut.duration,
         "sample_rate": cut.recording.sampling_rate,
     }

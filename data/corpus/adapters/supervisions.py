@@ -37,7 +37,7 @@ def supervision_row(recording: Any, supervision: Any, start_s: float = 0.0, **fi
         **custom,
         "id": str(supervision.id),
         "audio_filepath": source_path(recording, supervision.channel),
-        "offset": offset,
+        "offset": None if whole else offset,
         "duration": recording.duration if whole else supervision.duration,
         "text": supervision.text,
         "speaker": supervision.speaker,
