@@ -85,7 +85,7 @@ def load_recipe(path: str, overrides: list[str]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"recipe {path!r}:\n" + "\n".join(_explain(item) for item in error.errors())) from None
+        raise InputError(f"recipe {path!r}:\n" + "\n".join(_explain(item, tree) for item in error.errors())) from None
 
 
 def speech_rate_hz(recipe: Recipe) -> int:
@@ -124,17 +124,34 @@ def _place(items: list[Any], part: str, override: str) -> int:
     raise InputError(f"override {override!r}: {part!r} is no place in a list of {len(items)}: count them from 0")
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, tree: dict[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
-    key = ".".join(location)
+    key = _key(item, tree)
     if item["type"] == "extra_forbidden":
-        known = _known_fields(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
-        return f"  {key}: unknown key; {hint}"
+        return f"  {key}: unknown key; {_hint(location[-1], _known_fields(location[:-1]), 'keys')}"
+    if item["type"] == "union_tag_invalid":
+        kinds = {kind.strip(" '") for kind in item["ctx"]["expected_tags"].split(",")}
+        return f"  {key}.kind: {item['ctx']['tag']!r} is unknown; {_hint(item['ctx']['tag'], kinds, 'kinds')}"
     if item["type"] == "missing":
         return f"  {key}: is required and was not given"
     return f"  {key}: {item['msg']} (got {item['input']!r})"
+
+
+def _key(item: Any, tree: dict[str, Any]) -> str:
+    """The dotted key as the recipe spells it: pydantic names the kinds of sections between its parts, too."""
+    parts: list[str] = []
+    node: Any = tree
+    for place, part in enumerate(item["loc"], start=1):
+        inside = isinstance(node, list) or (isinstance(node, dict) and part in node)
+        if inside or (item["type"] == "missing" and place == len(item["loc"])):
+            parts.append(str(part))
+            node = node[part] if inside else None
+    return ".".join(parts)
+
+
+def _hint(given: str, known: set[str], what: str) -> str:
+    close = difflib.get_close_matches(given, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known {what}: {', '.join(sorted(known))}"
 
 
 def _known_fields(location: list[str]) -> set[str]:

@@ -46,6 +46,22 @@ def test_mistakes_are_explained(override, message):
         load_recipe(DEMO, [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grammar.formats.unit_lm.patern=x", "grammar.formats.unit_lm.patern: unknown key; did you mean 'pattern'"),
+        ("grammar.formats.unit_lm.kind=unitlm", "grammar.formats.unit_lm.kind: 'unitlm' is unknown; did you mean 'un"),
+        ("corpus.corpora.librispeech.kind=x", "corpus.corpora.librispeech.kind: 'x' is unknown; known kinds: "),
+        ("tokenizers.unit.layer=x", r"\n  tokenizers.unit.layer: Input should be a valid integer"),
+        ("grammar.formats.more={kind: anygpt, modalities: {unit: {text: text}}}", "unit.x: is required"),
+        ("train.phases.0.lr=x", "train.phases.0.lr: Input should be"),
+    ],
+)
+def test_a_mistake_is_named_by_the_key_that_an_override_would_have(override, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(CONFIGS / "slam.yaml"), [override])
+
+
 def test_an_override_changes_the_place_that_it_names_and_not_what_shares_a_yaml_anchor_with_it():
     corpora = load_recipe(
         str(CONFIGS / "spiritlm_base.yaml"), ["corpus.corpora.mls.alignment.num_gpus=0"]
