@@ -76,7 +76,7 @@ def draw_from_endpoint(endpoint: str, model: str, name: str, count: int) -> list
     """`draw_instructions` of what is not built in, with the key that OPENAI_API_KEY holds where it is set."""
     import httpx
 
-    key = os.environ.get("OPENAI_API_KEY", "")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()  # an error about a header would show it
     with httpx.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
         return draw_instructions(client, endpoint, model, name, count, built_in().get(name, ()))
 
