@@ -13,7 +13,7 @@ import soxr
 
 from data import storage
 from data.audio_source import AudioError as AudioError  # known by this name everywhere
-from data.audio_source import SoundFileSource, Source, Watched
+from data.audio_source import SoundFileSource, Source, Watched, read_by_others
 from data.timing import samples_to_seconds, seconds_to_samples
 
 MAX_DURATION_S = 600.0
@@ -208,7 +208,14 @@ def _opened(handle: Any) -> Iterator[Source]:
                 if sound.format not in FORMATS:
                     known = ", ".join(sorted(FORMATS))
                     raise AudioError("not_audio", f"format {sound.format} is not read; give one of {known}")
-                yield SoundFileSource(sound, watched)
+                other = read_by_others(sound, watched)
+                if other is None:
+                    yield SoundFileSource(sound, watched)
+            if other is not None:
+                from data.audio_container import open_container
+
+                with open_container(watched, "", other) as container:
+                    yield container
     except AudioError:
         watched.check()  # the better reason
         raise

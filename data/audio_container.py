@@ -13,19 +13,20 @@ from data.audio_source import AudioError, Source
 from data.timing import seconds_to_samples
 
 _PROBED_BYTES = 16
+_GUESSED = ("aac", "mp3")
 
 av.logging.set_level(None)
 
 
 @contextmanager
-def open_container(handle: Any, refusal: str) -> Iterator[Source]:
+def open_container(handle: Any, refusal: str, name: str | None = None) -> Iterator[Source]:
     """The first audio stream of the file `handle`; `refusal` is why libsndfile did not take it.
 
-    The format is chosen here by the first bytes, never by FFmpeg's own guess: playlists, which name further files and
-    URLs to read, must stay out. Raises AudioError not_audio, undecodable or empty.
+    The format, where its `name` is not given, is chosen here by the first bytes, never by FFmpeg's own guess, which may
+    be a playlist that names further files and URLs to read. Raises AudioError not_audio, undecodable or empty.
     """
     handle.seek(0)
-    name = _format(handle.read(_PROBED_BYTES))
+    name = name or _format(handle.read(_PROBED_BYTES))
     handle.seek(0)
     if name is None:
         raise AudioError("not_audio", refusal)
@@ -57,8 +58,8 @@ class _ContainerSource:
 
     def __init__(self, container: Any, handle: Any) -> None:
         self._handle = handle
-        # Bare AAC states no length; FFmpeg's guess from the first bit rates may be a tenth of it.
-        stated = container.duration if container.format.name != "aac" else None
+        # Some state no length; FFmpeg's guess from the first bit rates may be a tenth of it.
+        stated = container.duration if container.format.name not in _GUESSED else None
         self._frames = _decoded(container)
         self._first = next(self._frames, None)
         if self._first is None:

@@ -1,11 +1,13 @@
 """Whether the end of a recording is there: what its header or its closing mark promises, against the bytes at hand.
 
-libsndfile reads a cut WAV, Ogg or MP3 file as a shorter one, FFmpeg a cut webm, without a word; its transcript would
-then be of more than is heard. (FLAC says itself that it is cut.)
+libsndfile reads a cut WAV, AIFF, Ogg or MP3 file as a shorter one, FFmpeg a cut webm, without a word; its transcript
+would then be of more than is heard. (FLAC says itself that it is cut.)
 """
 
 import os
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+from data.audio_mp3 import is_frame
 
 _TOLERATED_BYTES = 4096  # hand-made writers count the header among the samples, or forget a last block
 _TOLERATED_MP3_BYTES = 1024  # less than a frame of the highest bit rate
@@ -19,8 +21,31 @@ _BOXES = frozenset(b"ftyp styp moov mdat moof mfra sidx ssix meta free skip wide
 _XING_OFFSETS = (13, 15, 21, 23, 36, 38)  # from the frame: its header, perhaps a checksum, and side information
 
 
+class _Layout(NamedTuple):
+    """A file of chunks, each of a name, a size and as many bytes: how the one with the samples is found."""
+
+    samples: bytes
+    start: int  # of the first chunk
+    name_bytes: int
+    size_bytes: int
+    order: Literal["little", "big"]
+    size_of_all: bool  # the size counts name and size as well
+    aligned_bytes: int
+
+
+_WAV = _Layout(b"data", 12, 4, 4, "little", False, 2)
+# first and ninth to twelfth byte -> layout
+_LAYOUTS = {
+    (b"RIFF", b"WAVE"): _WAV,
+    (b"RF64", b"WAVE"): _WAV,
+    (b"FORM", b"AIFF"): _WAV._replace(samples=b"SSND", order="big"),
+    (b"FORM", b"AIFC"): _WAV._replace(samples=b"SSND", order="big"),
+    (b"riff", b"\xa5\xd6\x28\xdb"): _Layout(b"data", 40, 16, 8, "little", True, 8),  # W64: names are GUIDs
+}
+
+
 def missing_end(handle: Any) -> str | None:
-    """What is lacking of the file in a seekable binary `handle`: WAV, Ogg, MP3, mp4 and m4a, webm and mkv.
+    """What is lacking of the file in a seekable binary `handle`: WAV, AIFF, Ogg, MP3, mp4 and m4a, webm and mkv.
 
     None where nothing is known to lack. Files without a promise (MP3 without a Xing or Info tag, WAV and webm streams
     of unknown length, bare AAC) are taken as whole.
@@ -28,31 +53,64 @@ def missing_end(handle: Any) -> str | None:
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     head = handle.read(_HEAD_BYTES)
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return _missing_samples(handle, size)
+    layout = _LAYOUTS.get((head[:4], head[8:12]))
+    if layout:
+        return _missing_samples(handle, size, layout)
     if head[:4] == b"OggS":
-        return _missing_page(handle, size)
+        return _second_stream(handle, head, size) or _missing_page(handle, size)
     if head[4:8] == b"ftyp":
         return _missing_box(handle, size)
     if head[:4] == _EBML:
         return _missing_segment(head, size)
-    return _missing_frames(head, size)
+    return _missing_frames(handle, head, size)
 
 
-def _missing_samples(handle: Any, size: int) -> str | None:
-    """Walk the chunks of a RIFF file to that of the samples."""
-    position = 12
+def _missing_samples(handle: Any, size: int, layout: _Layout) -> str | None:
+    """Walk the chunks to that of the samples."""
+    position, head_bytes = layout.start, layout.name_bytes + layout.size_bytes
+    long = 0  # RF64 has the size of more than 4 GB of samples in a chunk before them
     for _ in range(_MAX_CHUNKS):
         handle.seek(position)
-        header = handle.read(8)
-        if len(header) < 8:
+        head = handle.read(head_bytes + 16)
+        if len(head) < head_bytes:
             return None
-        stated = int.from_bytes(header[4:], "little")
-        if header[:4] == b"data":
-            known = 0 < stated < _UNKNOWN_SIZE
-            return _compare(stated, size - position - 8, "bytes of samples") if known else None
-        position += 8 + stated + stated % 2
+        stated = int.from_bytes(head[layout.name_bytes : head_bytes], layout.order)
+        stated = max(0, stated - head_bytes * layout.size_of_all)
+        if head[:4] == b"ds64":
+            long = int.from_bytes(head[head_bytes + 8 :], "little")
+        if head[:4] == layout.samples:
+            stated = long or stated
+            known = long or layout.size_bytes > 4 or stated < _UNKNOWN_SIZE
+            end = position + head_bytes + stated
+            return _compare(stated, size - end + stated, "bytes of samples") or _unsaid(handle, end) if known else None
+        position += head_bytes + stated
+        position += -position % layout.aligned_bytes
     return None
+
+
+def _unsaid(handle: Any, end: int) -> str | None:
+    """Behind the samples are other chunks, or padding; what is neither are more samples than the header says."""
+    handle.seek(end)
+    rest = handle.read(_TOLERATED_BYTES + 1)
+    names = (rest[start : start + 4].replace(b" ", b"") for start in range(8))  # aligned, or by mistake not
+    if len(rest) <= _TOLERATED_BYTES or not any(rest) or any(name.isalnum() for name in names):
+        return None
+    return "the header states fewer samples than there are: behind them neither another chunk begins nor the file ends"
+
+
+def _second_stream(handle: Any, head: bytes, size: int) -> str | None:
+    """Recordings put one behind the other: decoders end with the first. All streams of one begin on its first pages."""
+    begun, position = set(), 0
+    while head[position : position + 4] == b"OggS" and head[position + 5] & 2:
+        begun.add(head[position + 14 : position + 18])
+        lengths = head[position + 27 : position + 27 + head[position + 26]]
+        position += 27 + len(lengths) + sum(lengths)
+    handle.seek(max(0, size - _TAIL_BYTES))
+    tail = handle.read(_TAIL_BYTES)
+    last = tail.rfind(b"OggS\x00")
+    if not begun or last < 0 or tail[last + 14 : last + 18] in begun:
+        return None
+    return "another Ogg stream follows the first, with which decoders end"
 
 
 def _missing_page(handle: Any, size: int) -> str | None:
@@ -69,7 +127,7 @@ def _missing_page(handle: Any, size: int) -> str | None:
     return _compare(27 + len(lengths) + sum(lengths), len(tail) - page, "bytes of the closing page", tolerated=0)
 
 
-def _missing_frames(head: bytes, size: int) -> str | None:
+def _missing_frames(handle: Any, head: bytes, size: int) -> str | None:
     """An MP3 encoder writes how many bytes it made into a Xing or Info tag of the first frame."""
     places = [place for place in (head.find(b"Xing"), head.find(b"Info")) if place >= 0]
     if not places:
@@ -80,12 +138,11 @@ def _missing_frames(head: bytes, size: int) -> str | None:
     if frame < 0 or not flags & 2:
         return None
     field = tag + 8 + (4 if flags & 1 else 0)
-    return _compare(
-        int.from_bytes(head[field : field + 4], "big"),
-        size - frame,
-        "bytes of MP3 frames",
-        tolerated=_TOLERATED_MP3_BYTES,
-    )
+    stated = int.from_bytes(head[field : field + 4], "big")
+    handle.seek(frame + stated)
+    if stated and size - frame - stated > _TOLERATED_BYTES and is_frame(handle.read(4)):
+        return f"the header states {stated} bytes of MP3 frames, and more of them follow"
+    return _compare(stated, size - frame, "bytes of MP3 frames", tolerated=_TOLERATED_MP3_BYTES)
 
 
 def _missing_box(handle: Any, size: int) -> str | None:

@@ -7,8 +7,10 @@ import numpy as np
 import soundfile
 
 from data.audio_end import missing_end
+from data.audio_mp3 import length_is_a_guess
 
 _BLOCK_FRAMES = 1 << 16
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's word for FLAC whose writer could not go back to fill its length in
 
 
 class AudioError(ValueError):
@@ -72,6 +74,18 @@ class Watched:
         except Exception as error:  # every fsspec backend raises its own kinds
             self.error = error
             return failed
+
+
+def read_by_others(sound: soundfile.SoundFile, handle: Watched) -> str | None:
+    """FFmpeg's name of a format that libsndfile opens and does not read to the end; None where it does."""
+    if sound.format == "FLAC" and sound.frames >= _UNKNOWN_FRAMES:
+        return "flac"
+    if sound.format != "MP3":
+        return None
+    position = handle.tell()
+    guessed = length_is_a_guess(handle)
+    handle.seek(position)
+    return "mp3" if guessed else None
 
 
 class SoundFileSource:

@@ -9,7 +9,8 @@ import soundfile
 
 from data import storage
 from data.audio import FORMATS, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RANGE, read_range
-from data.audio_source import AudioError, Watched
+from data.audio_end import missing_end
+from data.audio_source import AudioError, Watched, read_by_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,17 @@ class FileRange(io.RawIOBase):
         super().close()
 
 
-def read_header(source: str | bytes) -> Header:
+def read_header(source: str | bytes, to_the_end: bool = False) -> Header:
     """The header of a path, URL, `PATH#bytes=START-END` of either, or encoded audio.
 
-    Raises AudioError with reason missing, empty, not_audio, unreadable, bad_rate or bad_channels.
+    Raises AudioError with reason missing, empty, not_audio, unreadable, bad_rate or bad_channels; with truncated for a
+    file that is wanted `to_the_end` and lacks it.
     """
     with _open(source) as handle:
         watched = Watched(handle)
         try:
             header = _any_header(watched)
+            lacking = missing_end(watched) if to_the_end else None
         except AudioError:
             watched.check()  # the better reason
             raise
@@ -81,6 +84,8 @@ def read_header(source: str | bytes) -> Header:
         raise AudioError("bad_rate", f"{header.sample_rate} Hz, expected {MIN_RATE_HZ} to {MAX_RATE_HZ}")
     if not 1 <= header.channels <= MAX_CHANNELS:
         raise AudioError("bad_channels", f"{header.channels} channels, expected 1 to {MAX_CHANNELS}")
+    if lacking:
+        raise AudioError("truncated", lacking)
     return header
 
 
@@ -131,17 +136,20 @@ def _any_header(handle: Any) -> Header:
         with soundfile.SoundFile(handle) as sound:
             if sound.format not in FORMATS:
                 raise AudioError("not_audio", f"format {sound.format} is not read; give one of {sorted(FORMATS)}")
-            return Header(sound.samplerate, sound.channels, sound.frames)
+            other = read_by_others(sound, handle)
+            if other is None:
+                return Header(sound.samplerate, sound.channels, sound.frames)
     except (soundfile.SoundFileError, ValueError, TypeError) as error:
         if isinstance(error, AudioError):
             raise
         # Its whole text holds the handle's address, and the same file must give the same row.
         return _container_header(handle, str(getattr(error, "error_string", error)))
+    return _container_header(handle, "", other)
 
 
-def _container_header(handle: Any, refusal: str) -> Header:
+def _container_header(handle: Any, refusal: str, name: str | None = None) -> Header:
     """Of m4a, webm and their like: the first frame's word on the rate, the container's on the length."""
     from data.audio_container import open_container  # loads FFmpeg
 
-    with open_container(handle, refusal) as source:
+    with open_container(handle, refusal, name) as source:
         return Header(source.rate_hz, source.channels, source.stated_samples)

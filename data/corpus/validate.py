@@ -71,7 +71,7 @@ def check(utterance: Utterance, root: str, deep: bool) -> Finding:
     if storage.is_url(path) and not deep:
         return Facts()
     try:
-        header = read_header(path)
+        header = read_header(path, to_the_end=utterance.duration is None)
         if deep:
             return _facts(utterance, header, _count_samples(path, header, utterance), 0.0)
     except AudioError as error:
@@ -82,7 +82,7 @@ def check(utterance: Utterance, root: str, deep: bool) -> Finding:
 def check_content(content: bytes, utterance: Utterance) -> Finding:
     """The cheap `check` of encoded audio in memory."""
     try:
-        header = read_header(content)
+        header = read_header(content, to_the_end=utterance.duration is None)
     except AudioError as error:
         return Problem(error.reason, error.detail)
     return _facts(utterance, header, header.num_samples, utterance.offset)

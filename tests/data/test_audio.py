@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from data import audio, storage
 from data.audio import AudioError, decode_audio, iter_blocks, load_audio, resample, wav_bytes, write_wav
+from data.audio_mp3 import length_is_a_guess
+from data.corpus.header import read_header
 
 
 def tone(duration_s: float = 0.5, sample_rate: int = 16000) -> np.ndarray:
@@ -143,7 +145,7 @@ def test_a_header_that_lies_about_its_length_is_found_out() -> None:
     assert reason_of(bytes(content)) == "truncated"
 
 
-@pytest.mark.parametrize("format", ["WAV", "OGG", "MP3"])
+@pytest.mark.parametrize("format", ["WAV", "RF64", "W64", "AIFF", "OGG", "MP3"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_file_that_was_cut_is_not_a_shorter_recording(format: str, share: float) -> None:
     content = encoded(
@@ -151,6 +153,49 @@ def test_a_file_that_was_cut_is_not_a_shorter_recording(format: str, share: floa
     )
     assert len(decode_audio(content, 16000)) >= 64000
     assert reason_of(content[: int(share * len(content))]) == "truncated"
+
+
+NOISE = 0.1 * np.random.default_rng(0).standard_normal(64000).astype(np.float32)
+
+
+def test_samples_that_a_header_leaves_unsaid_are_not_left_out_unseen() -> None:
+    content = bytearray(wav_bytes(NOISE, 16000))
+    content[40:44] = (len(content) // 2).to_bytes(4, "little")
+    assert reason_of(bytes(content)) == "truncated"
+    for behind in (b"LIST" + (9000).to_bytes(4, "little") + bytes(range(1, 251)) * 36, bytes(9000), b"\xff" * 999):
+        assert len(decode_audio(wav_bytes(NOISE, 16000) + behind, 16000)) == 64000
+
+
+def test_recordings_one_behind_the_other_are_no_single_one() -> None:
+    mp3 = encoded(NOISE, format="MP3")
+    assert reason_of(mp3 + mp3) == "truncated"
+    assert len(decode_audio(mp3 + b"TAG" + b"a title".ljust(125), 16000)) == 64000
+    ogg = bytearray(encoded(NOISE, format="OGG"))
+    other = ogg.replace(ogg[14:18], b"\x01\x02\x03\x04")  # of another serial number
+    assert reason_of(bytes(ogg + other)) == "truncated"
+
+
+def test_an_mp3_of_varying_bit_rate_is_read_to_its_end_without_a_tag_that_counts_its_frames(tmp_path: Path) -> None:
+    loud_then_silent = np.concatenate([NOISE, np.zeros(64000), NOISE]).astype(np.float32)
+    content = encoded(loud_then_silent, format="MP3")
+    assert b"Xing" in content
+    (tmp_path / "a.mp3").write_bytes(content.replace(b"Xing", bytes(4)))
+    assert read_header(str(tmp_path / "a.mp3")).num_samples is None
+    found = load_audio(str(tmp_path / "a.mp3"), 16000)
+    assert len(found) == pytest.approx(192000, abs=3000)
+    assert np.abs(found[-30000:]).mean() > 0.05
+    assert not length_is_a_guess(io.BytesIO(content))
+
+
+def test_a_flac_stream_of_open_length_is_read_to_its_end(tmp_path: Path) -> None:
+    """As an encoder leaves it that wrote to a pipe."""
+    content = bytearray(encoded(NOISE, format="FLAC", subtype="PCM_24"))
+    whole = decode_audio(bytes(content), 16000)
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])
+    (tmp_path / "a.flac").write_bytes(content)
+    assert read_header(str(tmp_path / "a.flac")).num_samples is None
+    np.testing.assert_array_equal(load_audio(str(tmp_path / "a.flac"), 16000), whole)
+    np.testing.assert_array_equal(load_audio(str(tmp_path / "a.flac"), 16000, 1.0, 0.5), whole[16000:24000])
 
 
 def test_a_span_that_the_file_cannot_fill_is_truncated_and_rounding_is_not(tmp_path: Path) -> None:

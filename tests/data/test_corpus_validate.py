@@ -104,6 +104,21 @@ def test_a_span_across_the_end_is_a_warning_by_the_header_and_truncated_by_decod
     assert across.warning.reason == validate.SHORTER
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("ending", ["wav", "ogg", "mp3", "aiff"])
+def test_a_cut_file_is_no_shorter_recording_to_the_header_check_either(tmp_path: Path, ending: str, deep: bool) -> None:
+    """What is there would otherwise be filled in as its length, and nobody would miss the rest later."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    soundfile.write(tmp_path / f"a.{ending}", noise, RATE)
+    content = (tmp_path / f"a.{ending}").read_bytes()
+    (tmp_path / f"a.{ending}").write_bytes(content[: len(content) // 2])
+    for offset in (0.0, 0.5):
+        found = check(utterance(f"a.{ending}", offset), str(tmp_path), deep)
+        assert isinstance(found, Problem)
+        assert found.reason == "truncated"
+    assert isinstance(check(utterance(f"a.{ending}", 0.1, 0.3), str(tmp_path), deep), Facts)  # it is there
+
+
 def test_a_range_of_a_file_and_bytes_are_checked_like_a_file(tmp_path: Path) -> None:
     content = tone(tmp_path / "a.flac").read_bytes()
     (tmp_path / "b.tar").write_bytes(b"x" * 100 + content + b"y" * 50)
