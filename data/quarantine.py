@@ -25,8 +25,7 @@ REASONS = {
     # the samples
     "too_long": "longer than tokenize.max_duration_s: cut it into segments with offset and duration",
     "undecodable": "the header is audio, and what follows cannot be decoded",
-    "truncated": "the end is missing (by the header, the closing mark or the manifest's duration), or would not be read: "
-    "the header states less than there is",
+    "truncated": "the end is missing, by header, closing mark or the manifest's duration, or lies where readers stop",
     "longer_than_stated": "the file goes on for over 5 % after the duration that its row states for all of it",
     "nan": "samples that are NaN or infinite",
     "no_speech": "corpus.segmentation found no speech in a recording that it was to cut",
