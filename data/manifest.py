@@ -13,6 +13,10 @@ SPLITS = ("train", "dev", "test")
 KINDS = ("speech", "music")
 PART_OF_FILE = "part_of_file"  # a field of utterances that begin with their file and do not speak of the whole of it
 
+_REMEDIES = {
+    "split": "corpus.test={split: […]} and corpus.dev say what of it is held out",
+    "kind": "corpus.fields.kind='' leaves a field out that means something else",
+}
 _MAX_S = 1e9  # no recording; larger numbers overflow where they become samples
 
 Word = tuple[str, float, float]
@@ -150,7 +154,7 @@ def _choice(row: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
     if value is None:
         return choices[0]
     if value not in choices:
-        raise RowError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        raise RowError(f"{name} is {value!r:.80}, expected one of {', '.join(choices)} ({_REMEDIES[name]})")
     return str(value)
 
 

@@ -12,7 +12,9 @@ class BroughtCorpus(Frozen):
     """What every corpus that is not made here has in common."""
 
     kind: str
-    fields: dict[str, str] = Field({}, description="renames: our field -> the corpus' own, e.g. {text: transcription}")
+    fields: dict[str, str] = Field(
+        {}, description="renames: our field -> the corpus' own, e.g. {text: transcription}; '' for none"
+    )
     test: dict[str, list[Any]] = Field({}, description="hold out for testing: field -> values, e.g. {take: [8, 9]}")
     dev: dict[str, list[Any]] = Field({}, description="hold out for development, same form")
     normalize_text: bool = Field(False, description="lower-case the texts and drop punctuation but the apostrophe")

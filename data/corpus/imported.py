@@ -143,7 +143,7 @@ def _check_renames(config: BroughtCorpus) -> None:
 def _check_rows(config: BroughtCorpus, seen: _Seen) -> None:
     names = sorted(seen.names)
     for ours, theirs in config.fields.items():
-        if theirs not in seen.names:
+        if theirs and theirs not in seen.names:
             raise InputError(f"corpus.fields.{ours}={theirs!r}: no row has that field; the rows have {names}")
     for key, holdout in (("test", config.test), ("dev", config.dev)):
         for name, values in holdout.items():
@@ -160,7 +160,7 @@ def _check_rows(config: BroughtCorpus, seen: _Seen) -> None:
 def _rename(config: BroughtCorpus, row: dict[str, Any]) -> dict[str, Any]:
     taken = set(config.fields.values()) - set(config.fields)
     kept = {name: value for name, value in row.items() if name not in taken}
-    return {**kept, **{ours: row.get(theirs) for ours, theirs in config.fields.items()}}
+    return {**kept, **{ours: row.get(theirs) if theirs else None for ours, theirs in config.fields.items()}}
 
 
 def _value(config: BroughtCorpus, name: str, original: dict[str, Any]) -> Any:

@@ -41,6 +41,22 @@ def test_audiofolder_with_tables(tmp_path: Path) -> None:
     assert sorted(bad.values()) == ["bad_field", "missing", "not_json"]
 
 
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "table/metadata.parquet", b"PAR1 cut")
+    with pytest.raises(InputError, match=r"metadata\.parquet: .*broken off"):
+        brought("audiofolder", tmp_path / "table")
+    write(tmp_path / "saved/state.json", "{")
+    with pytest.raises(InputError, match="cannot be opened by datasets"):
+        brought("hf_dataset", tmp_path / "saved")
+
+
+def test_a_path_that_leads_out_of_its_folder_and_back_names_its_file_once(tmp_path: Path) -> None:
+    write(tmp_path / "corpus/train/metadata.csv", "file_name,text\n../audio/a.wav,hello\n")
+    write(tmp_path / "corpus/audio/a.wav", encoded())
+    found, bad, _ = brought("audiofolder", tmp_path / "corpus")
+    assert ([item.text for item in found.values()], bad) == (["hello"], {})
+
+
 def test_times_in_a_csv_table_are_numbers(tmp_path: Path) -> None:
     for name in "abcd":
         write(tmp_path / f"mine/{name}.wav", encoded())

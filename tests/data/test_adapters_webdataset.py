@@ -86,7 +86,7 @@ def test_a_broken_header_inside_a_tar_is_no_silent_end(tmp_path: Path, ending: s
 
 def test_members_of_a_plain_tar_stand_in_any_order(tmp_path: Path) -> None:
     """As `tar cf a.tar *.wav *.txt` writes them."""
-    audio = {"0001.wav": encoded(), "0002.wav": encoded(0.25)}
+    audio = {"0001.wav": encoded(), "._0001.wav": b"of a file system", "0002.wav": encoded(0.25)}
     texts = {"0002.txt": b"two", "0001.txt": b"one"}
     tar(tmp_path / "shards/a.tar", audio | texts)
     found, bad, _ = brought("webdataset", tmp_path / "shards")

@@ -65,6 +65,17 @@ def test_the_manifests_own_splits_are_kept_or_translated(tmp_path: Path) -> None
     assert [item.split for item in held_out.utterances] == ["train", "test"]
 
 
+def test_a_field_of_our_name_that_means_something_else_can_be_left_out(tmp_path: Path) -> None:
+    rows = [row("a.wav", kind="podcast"), row("b.wav", split="validation")]
+    with pytest.raises(InputError, match=r"kind is 'podcast'.*corpus\.fields\.kind=''"):
+        imported(tmp_path, rows[:1])
+    found = imported(tmp_path, rows, fields={"kind": ""})
+    assert [item.kind for item in found.utterances] == ["speech"]
+    assert "corpus.dev say what" in found.quarantine[0]["detail"]
+    found = imported(tmp_path, rows, fields={"kind": ""}, dev={"split": ["validation"]})
+    assert [item.split for item in found.utterances] == ["train", "dev"]
+
+
 def test_duplicates_and_wrong_rows_are_quarantined_with_reasons(tmp_path: Path) -> None:
     rows = [row(), row(), row(), row("b.wav", duration="long"), "{broken", row("c.wav")]
     result = imported(tmp_path, rows)

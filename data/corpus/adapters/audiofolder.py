@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -83,7 +84,7 @@ class AudioFolderAdapter(FolderAdapter):
             return Bad.of(
                 None, file, "bad_field", f"{table}: file_name is {file!r}; the row has {sorted(map(str, row))}"
             )
-        path = str(PurePosixPath(table).parent / file)
+        path = posixpath.normpath(PurePosixPath(table).parent / file)
         rest = {name: value for name, value in row.items() if isinstance(name, str) and name != "file_name"}
         return Found({**_from_path(path, labelled=False), **rest, "audio_filepath": path})
 
@@ -105,8 +106,13 @@ def _number(cell: Any) -> Any:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
     import pyarrow.parquet as parquet
 
-    for batch in parquet.ParquetFile(path).iter_batches():
+    try:
+        batches = list(parquet.ParquetFile(path).iter_batches())
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: {error}: the table is no Parquet, or broken off") from None
+    for batch in batches:
         for row in batch.to_pylist():
             yield json.loads(json.dumps(row, default=str))  # dates and bytes have no JSON form

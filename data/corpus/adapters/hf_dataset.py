@@ -7,6 +7,7 @@ from typing import Any
 
 from data.corpus.adapters.base import AUDIO_SUFFIXES, Bad, Found, split_of
 from data.corpus.adapters.folder import FolderAdapter
+from data.errors import InputError
 
 
 class HfDatasetAdapter(FolderAdapter):
@@ -30,7 +31,13 @@ class HfDatasetAdapter(FolderAdapter):
         self.check_layout()
         from datasets import Audio, DatasetDict, load_from_disk
 
-        loaded = load_from_disk(str(self.folder))
+        try:
+            loaded = load_from_disk(str(self.folder))
+        except Exception as error:  # datasets raises whatever a broken file makes it stumble over
+            raise InputError(
+                f"corpus.path={self.config.path!r} cannot be opened by datasets ({type(error).__name__}: {error}): "
+                "save it anew with save_to_disk"
+            ) from None
         splits = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
         for name in sorted(splits):
             dataset = splits[name]

@@ -3,7 +3,7 @@
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data import storage
@@ -143,7 +143,7 @@ def _parts(path: Path) -> Iterator[Part]:
     heard = None
     with tarfile.open(path, "r:" if plain else "r|gz", tarinfo=_Member) as tar:
         for member in tar:
-            if not member.isfile():
+            if not member.isfile() or PurePosixPath(member.name).name.startswith("."):  # as in folders
                 continue
             audio, key = is_audio(member.name), _key(member.name)
             unread = member.size > _most_bytes(member) or (audio and (plain or key == heard))
