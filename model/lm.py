@@ -115,8 +115,19 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
 
 
 def merge_lora(model: Any) -> Any:
-    """The plain model with its adapters folded into the weights; a model without adapters comes back as it is."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    """The plain model with its adapters folded into the weights; a model without adapters comes back as it is.
+
+    Adapters on one of two tied tables change that one alone, so these are parted first.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    lm = model.get_base_model()
+    tables = lm.get_input_embeddings(), lm.get_output_embeddings()
+    if tables[0].weight is tables[1].weight and any(hasattr(table, "base_layer") for table in tables):
+        head = getattr(tables[1], "base_layer", tables[1])
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        lm.config.tie_word_embeddings = False
+    return model.merge_and_unload()
 
 
 def plain_language_model(model: Any) -> Any:

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from data.errors import InputError
 from model.config import LanguageModelConfig
-from model.lm import add_lora, build_language_model, count_parameters, merge_lora
+from model.lm import add_lora, build_language_model, count_parameters, load_language_model, merge_lora
 from model.train_config import LoraConfig
 from tests.model.tiny_training import VOCABULARY, tiny_model
 
@@ -38,6 +38,20 @@ def test_only_adapters_train_and_merging_takes_them_in() -> None:
     merged = merge_lora(model)
     assert torch.allclose(adapted, merged(input_ids=ids_BT, use_cache=False).logits, atol=1e-5)
     assert count_parameters(merged) == count_parameters(tiny_model())
+
+
+@pytest.mark.parametrize("targets", [("lm_head",), ("embed_tokens", "q_proj"), ("embed_tokens", "lm_head")])
+def test_merging_adapters_of_tied_tables_parts_these(tmp_path: Path, targets: tuple[str, ...]) -> None:
+    model = add_lora(tiny_model(), LoraConfig(r=2, alpha=4, targets=targets), 1).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1)
+    ids_BT = torch.arange(8)[None]
+    adapted = model(input_ids=ids_BT, use_cache=False).logits
+    merge_lora(model).save_pretrained(tmp_path)
+    read = load_language_model(str(tmp_path)).eval()
+    assert torch.allclose(adapted, read(input_ids=ids_BT, use_cache=False).logits, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
