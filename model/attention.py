@@ -9,7 +9,7 @@
 | `eager`  | the same mask, softmax written out                      | everywhere; for models with soft caps  |
 
 transformers tells documents apart by restarting position ids only without an attention mask and without a cache:
-with either, documents hear each other, silently. So `train_step` passes neither, a model that was set to attend here
+with either, documents hear each other, silently. So `hidden_states` passes neither, a model that was set to attend here
 refuses rows of several documents that come with either, and implementations that go by other rules are refused
 (transformers' own FlashAttention separates the documents of a single row, but not those of several).
 """
@@ -29,6 +29,8 @@ IMPLEMENTATIONS = {
     "sdpa": "sdpa",
     "eager": "eager",
 }
+STAND_INS = {"varlen": "packed", "flex": "sdpa"}  # by the same rules, in float32 and without compiling
+PROOF_TOKENS, PROOF_TOLERANCE = 8, 1e-5  # of each of two documents; of the largest value
 LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")  # where configurations tell what their layers are
 
 
@@ -63,7 +65,10 @@ def choose_attention(asked: str, config: Any, device: torch.device | str, dtype:
 
 
 def set_attention(lm: Any, name: str, compiled: bool = False) -> None:
-    """Make `lm` attend by `name`. In compiled models ours stay outside the graph: their shapes follow the documents."""
+    """Make `lm` attend by `name`. In compiled models ours stay outside the graph: their shapes follow the documents.
+
+    Raises InputError for a model that attends in its own way alone.
+    """
     from transformers import AttentionInterface
 
     for ours in (packed_attention, varlen_attention):
@@ -71,9 +76,53 @@ def set_attention(lm: Any, name: str, compiled: bool = False) -> None:
         AttentionInterface.register(ours.NAME, torch.compiler.disable(function) if compiled else function)
     AttentionInterface.register(IMPLEMENTATIONS["flex"], flex_attention)
     lm.set_attn_implementation(IMPLEMENTATIONS[name])
+    if lm.config._attn_implementation != IMPLEMENTATIONS[name]:  # transformers only warns
+        raise InputError(
+            f"{type(lm).__name__} cannot attend by {name!r}: set train.attention={lm.config._attn_implementation}"
+        )
     decoder = lm.get_decoder()
     if refuse_mixing not in decoder._forward_pre_hooks.values():
         decoder.register_forward_pre_hook(refuse_mixing, with_kwargs=True)
+
+
+@torch.no_grad()
+def prove_isolation(lm: Any, name: str) -> None:
+    """Raises InputError when a document hears its neighbour, or a token what follows it, in `lm` attending by `name`.
+
+    Not every model goes by restarting positions: OPT, BLOOM, MPT and XGLM make masks of their own, silently. So two
+    short documents are read twice, with other tokens in the first and at the end: nothing between may differ.
+    """
+    set_attention(lm, STAND_INS.get(name, name))
+    position_ids_BT = torch.arange(PROOF_TOKENS, device=lm.device).repeat(1, 2)
+    ids_BT = torch.arange(2 * PROOF_TOKENS, device=lm.device)[None] * 7919 % lm.config.vocab_size
+    others_BT = ids_BT.clone()
+    others_BT[:, [PROOF_TOKENS // 2, -1]] = ids_BT[:, [0, PROOF_TOKENS]]
+    training = lm.training
+    lm.eval()
+    kept, changed = (hidden_states(lm, each_BT, position_ids_BT)[:, PROOF_TOKENS:-1] for each_BT in (ids_BT, others_BT))
+    lm.train(training)
+    if (kept - changed).abs().max() > PROOF_TOLERANCE * kept.abs().max():
+        raise InputError(
+            f"documents packed into a row hear each other in {type(lm).__name__} with train.attention={name}: set it "
+            "to auto, or start from a model that goes by position_ids (Llama, Qwen, Mistral, GPT-NeoX and most others)"
+        )
+
+
+def hidden_states(lm: Any, ids_BT: torch.Tensor, position_ids_BT: torch.Tensor) -> torch.Tensor:
+    """The decoder's last states (B, T, H) of packed rows, whose positions restart at every document.
+
+    Raises InputError when the model's attention would not separate them.
+    """
+    # No attention mask and no cache: only so does transformers separate documents by their restarting positions.
+    output = lm.get_decoder()(
+        input_ids=ids_BT,
+        position_ids=position_ids_BT,
+        attention_mask=None,
+        use_cache=False,
+        **document_arguments(lm, position_ids_BT),
+    )
+    states_BTH: torch.Tensor = output.last_hidden_state
+    return states_BTH
 
 
 def flex_attention(

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from data.errors import InputError
-from model.attention import choose_attention
+from model.attention import choose_attention, prove_isolation
 from model.cross_entropy import check_logits, choose_cross_entropy
 from model.deepspeed_config import deepspeed_config, understood
 from model.lm import plain_language_model
@@ -88,6 +88,7 @@ def start_engine(
     if dtype == "fp16" and device.type != "cuda":
         raise InputError("train.dtype=fp16 needs a GPU: use bf16 or fp32")
     attention = choose_attention(train.attention, plain.config, device, dtype, train.sequence_length)
+    prove_isolation(plain, attention)
     check_logits(plain.config)
     cross_entropy = choose_cross_entropy(
         train.cross_entropy,
@@ -109,8 +110,7 @@ def start_engine(
     if train.activation_checkpointing:
         _checkpoint_activations(plain)
     if train.compile:
-        for layer in plain.get_decoder().layers:
-            layer.compile()
+        _compile_layers(plain)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_optimizer(module, train),
@@ -118,6 +118,15 @@ def start_engine(
         dist_init_required=False,
     )
     return engine
+
+
+def _compile_layers(lm: Any) -> None:
+    """Each layer by itself, whatever its decoder calls them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for layer in lm.get_decoder().modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.compile()
 
 
 def _checkpoint_activations(lm: Any) -> None:

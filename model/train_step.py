@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from model.attention import document_arguments, set_attention
+from model.attention import hidden_states, set_attention
 from model.cross_entropy import TargetLoss, Targets, Way
 from model.lm import plain_language_model
 from model.loss_parts import LossParts, source_ids
@@ -82,14 +82,7 @@ def loss_and_parts(
     Raises InputError for a model whose attention would not separate packed documents.
     """
     lm = plain_language_model(model)
-    # No attention mask and no cache: only so does transformers separate documents by their restarting positions.
-    hidden_BTH = lm.get_decoder()(
-        input_ids=batch.ids_BT,
-        position_ids=batch.position_ids_BT,
-        attention_mask=None,
-        use_cache=False,
-        **document_arguments(lm, batch.position_ids_BT),
-    ).last_hidden_state
+    hidden_BTH = hidden_states(lm, batch.ids_BT, batch.position_ids_BT)
     chosen = _is_target(batch)
     hidden_NH, labels_N = hidden_BTH[:, :-1][chosen], batch.labels_BT[:, 1:][chosen]
     weights_N = batch.weights_BT[:, 1:][chosen]

@@ -15,7 +15,7 @@ import torch
 from model.packed_attention import compute_dtype
 
 NAME = "varlen_documents"
-MAX_HEAD_WIDTH = 256
+MAX_HEAD_WIDTH, HEAD_MULTIPLE = 256, 8  # the kernel's; scaled_dot_product_attention would pad other widths for it
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def missing(device: torch.device | str, dtype: str, head_width: int) -> str | No
         return "a GPU of compute capability 8.0 or more"
     if head_width > MAX_HEAD_WIDTH:
         return f"heads of at most {MAX_HEAD_WIDTH} (the model's have {head_width})"
+    if head_width % HEAD_MULTIPLE:
+        return f"heads of a multiple of {HEAD_MULTIPLE} (the model's have {head_width})"
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from transformers.integrations import flex_attention
 from transformers.models.llama import modeling_llama
 
 from data.errors import InputError
 from model import varlen_attention
-from model.attention import choose_attention, document_arguments, set_attention
+from model.attention import choose_attention, document_arguments, prove_isolation, set_attention
 from model.varlen_attention import document_bounds
 from tests.model.tiny_training import global_batch, tiny_model
 
@@ -32,6 +33,7 @@ def test_cpus_lay_documents_out_anew_and_gpus_take_flash_attention(gpu: None) ->
     assert choose_attention("auto", _config(), "cuda", "fp32", 512) == "packed"
     assert choose_attention("auto", _config(attention_dropout=0.1), "cuda", "bf16", 512) == "packed"
     assert choose_attention("auto", _config(head_dim=512), "cuda", "bf16", 512) == "packed"
+    assert choose_attention("auto", _config(head_dim=36), "cuda", "bf16", 512) == "packed"
     assert choose_attention("flex", _config(), "cuda", "bf16", 512) == "flex"
 
 
@@ -51,6 +53,7 @@ def test_models_with_windows_or_soft_caps_get_an_attention_that_knows_them(gpu: 
         ("varlen", "cpu", "bf16", {}, "needs a GPU"),
         ("varlen", "cuda", "fp32", {}, "bf16 or fp16"),
         ("varlen", "cuda", "bf16", {"head_dim": 512}, "at most 256"),
+        ("varlen", "cuda", "bf16", {"head_dim": 36}, "multiple of 8"),
         ("flex", "cpu", "bf16", {}, "no backward pass"),
         ("packed", "cpu", "bf16", {"sliding_window": 128}, "no sliding window"),
         ("sdpa", "cpu", "bf16", {"attn_logit_softcapping": 50.0}, "use eager"),
@@ -63,6 +66,32 @@ def test_wrong_combinations_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         choose_attention(asked, _config(**fields), device, dtype, 512)
+
+
+def test_what_a_model_was_told_is_proven_on_it() -> None:
+    config = OPTConfig(
+        vocab_size=96, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=32
+    )
+    lm = OPTForCausalLM(config).train()
+    prove_isolation(lm, "packed")
+    assert lm.training
+    for name in ("sdpa", "eager"):  # this family makes a mask of its own, in which documents hear each other
+        with pytest.raises(InputError, match="hear each other in OPTForCausalLM"):
+            prove_isolation(lm, name)
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=2))
+    with pytest.raises(InputError, match="cannot attend by 'packed'"):
+        prove_isolation(bloom, "packed")
+    with pytest.raises(InputError, match="hear each other in BloomForCausalLM"):
+        prove_isolation(bloom, "eager")
+
+
+@pytest.mark.parametrize("name", ["packed", "varlen", "flex", "sdpa", "eager"])
+def test_models_that_go_by_positions_keep_documents_apart(name: str) -> None:
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=32, n_layer=1, n_head=2))
+    for lm in (tiny_model(), tiny_model(lora=True).get_base_model(), gpt2):
+        state = torch.get_rng_state()
+        prove_isolation(lm, name)
+        assert torch.equal(state, torch.get_rng_state())
 
 
 def test_an_old_gpu_or_pytorch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
