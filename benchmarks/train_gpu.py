@@ -173,7 +173,7 @@ def profile(step: Callable[[Any], None], batches: list[Any]) -> dict[str, float]
     times = {
         event.key: event.self_device_time_total / 1e3 / PROFILED_STEPS
         for event in found.key_averages()
-        if event.self_device_time_total and not event.self_cpu_time_total
+        if event.self_device_time_total and not event.self_cpu_time_total and not event.is_user_annotation
     }
     longest = sorted(times, key=lambda name: -times[name])[:TABLE_ROWS]
     table = {name[:80]: round(times[name], 3) for name in longest}

@@ -36,8 +36,15 @@ REFUSED = {
     f"{ZERO}.round_robin_gradients": "checkpoints would hold wrong weights, silently",
     f"{ZERO}.elastic_checkpoint": "our checkpoints resume on any number of workers already",
     f"{ZERO}.cpu_offload": "it is the old name of train.offload_optimizer=cpu",
+    f"{ZERO}.compute_grad_norm": "every step tells its gradient's norm",
+    f"{ZERO}.zenflow": "checkpoints would lack its states",
+    f"{ZERO}.offload_optimizer.super_offload": "checkpoints would lack its states",
     "checkpoint.load_universal": "checkpoints are read by model/checkpoint.py",
+    "managed_gradient_accumulation": "every forward pass would become a step",
+    "gradient_allreduce_op": "the loss is scaled for gradients that are averaged",
+    "zero_force_ds_cpu_optimizer": "model/optimizers.py decides what steps",
     "pipeline": "pipeline parallelism is not built in",
+    "tensor_parallel": "tensor parallelism is not built in",
     "elasticity": "checkpoints resume on any number of workers already",
 }
 
