@@ -1,8 +1,7 @@
 """How long every record is under every task, as far as that is known before a visit; and the order of the ids.
 
 Arrays over the records of a stream (N,): int32 lengths per task, 0 where the task does not accept the record, UNKNOWN
-where it does and its length is another at every visit, or has not been measured yet. Of a task that joins records they
-are bounds, by which it joins them.
+where it does and its length is another at every visit, or has not been measured yet.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from data.grammar.base import Grammar
-from data.grammar.joined import joining
 
 UNKNOWN = -1
 
@@ -35,13 +33,7 @@ def lengths_of(records: Sequence[Any], grammars: Mapping[str, Grammar]) -> Lengt
     """Which records each task accepts; how long they are is measured when they are first drawn."""
     by_id = np.array(sorted(range(len(records)), key=lambda index: records[index].id), dtype=np.int32)
     accepted = {
-        task: np.array([unmeasured(grammar, record) if grammar.accepts(record) else 0 for record in records], np.int32)
+        task: np.array([UNKNOWN if grammar.accepts(record) else 0 for record in records], dtype=np.int32)
         for task, grammar in grammars.items()
     }
     return Lengths(by_id, accepted)
-
-
-def unmeasured(grammar: Grammar, record: Any) -> int:
-    """What is known of an accepted record without a visit: a bound for a task that joins, else UNKNOWN."""
-    joins = joining(grammar)
-    return UNKNOWN if joins is None else joins.longest_tokens(record)

@@ -8,6 +8,7 @@ Shapes: B = rows, T = tokens of a row.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -100,7 +101,8 @@ class Batch:
 class FlatDocuments:
     """Documents of several rows, one after the other: D documents, N tokens.
 
-    ids_N; loss_mask_N (True at targets); num_tokens, loss_weights and sources of each document (D,).
+    ids_N; loss_mask_N (True at targets); num_tokens, loss_weights and sources of each document (D,); `continues` (D,):
+    whether it goes on with the document before it as a part of that one, never True for the first of a row.
     """
 
     ids: np.ndarray
@@ -108,6 +110,7 @@ class FlatDocuments:
     num_tokens: np.ndarray
     loss_weights: np.ndarray
     sources: Sequence[str]
+    continues: np.ndarray
 
 
 def pack_batch(rows: Sequence[Sequence[PackedDocument]], num_rows: int, sequence_length: int, pad_id: int) -> Batch:
@@ -119,6 +122,7 @@ def pack_batch(rows: Sequence[Sequence[PackedDocument]], num_rows: int, sequence
         np.array([len(document.ids) for document in documents], dtype=np.int64),
         np.array([document.loss_weight for document in documents], dtype=np.float32),
         [document.source for document in documents],
+        np.zeros(len(documents), dtype=bool),
     )
     return pack_flat(flat, [len(row) for row in rows], num_rows, sequence_length, pad_id)
 
@@ -132,12 +136,13 @@ def pack_flat(
     Raises ValueError for a row with more tokens than fit.
     """
     ends = np.cumsum(flat.num_tokens)
-    starts = ends - flat.num_tokens
+    opens = ~flat.continues
+    starts = (ends - flat.num_tokens)[opens]  # of documents with all that continues them
     targets_N = flat.loss_mask.copy()
     targets_N[starts] = False
     weights_N = np.repeat(flat.loss_weights, flat.num_tokens)
     labels_N = np.where(targets_N, flat.ids, IGNORED)
-    position_ids_N = np.arange(len(flat.ids)) - np.repeat(starts, flat.num_tokens)
+    position_ids_N = np.arange(len(flat.ids)) - np.repeat(starts[np.cumsum(opens) - 1], flat.num_tokens)
     weights_N[~targets_N] = 0
     ids_BT = np.full((num_rows, sequence_length), pad_id, dtype=np.int64)
     labels_BT = np.full((num_rows, sequence_length), IGNORED, dtype=np.int64)
@@ -146,7 +151,7 @@ def pack_flat(
     sources: list[tuple[str, ...]] = []
     document = start = 0
     for index, count in enumerate(documents_of_row):
-        sources.append(tuple(flat.sources[document : document + count]))
+        sources.append(tuple(itertools.compress(flat.sources[document : document + count], opens[document:])))
         document += count
         end = int(ends[document - 1]) if count else start
         length = end - start

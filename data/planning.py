@@ -49,7 +49,8 @@ class Planner:
     """The documents of every step of one phase; steps count from 0 within the phase. Threads may share it.
 
     `members`: the records of every source of `shares`, indices in the order of their ids; `splittable`: the sources
-    whose over-long documents `over_long="split"` may cut, the others' are dropped.
+    whose over-long documents `over_long="split"` may cut, the others' are dropped; `joining`: those whose documents
+    stand side by side at the end of a row, as they are to be one.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Planner:
         seed: int,
         over_long: OverLong = "drop",
         splittable: AbstractSet[str] = frozenset(),
+        joining: AbstractSet[str] = frozenset(),
     ) -> None:
         self._phase, self._shares, self._members, self._measure = phase, shares, members, measure
         self.sequence_length, self.global_batch_rows, self._seed = sequence_length, global_batch_rows, seed
-        self._over_long, self._splittable = over_long, splittable
+        self._over_long, self._splittable, self._joining = over_long, splittable, joining
         capped = {source: epochs for source, epochs in phase.max_epochs.items() if source in shares.sources}
         self._caps = {source: int(epochs * len(members[source])) for source, epochs in capped.items()}
         self._lock = threading.RLock()
@@ -174,7 +176,12 @@ class Planner:
                 f"phase {self._phase.name!r} has nothing left to show at its step {self._next_step}: every task has "
                 f"reached its max_epochs {self._phase.max_epochs}: raise one of them, or give the phase fewer steps"
             )
-        return [tuple(packer.next_row()) for _ in range(self.global_batch_rows)]
+        return [self._arranged(packer.next_row()) for _ in range(self.global_batch_rows)]
+
+    def _arranged(self, row: list[PlannedDocument]) -> Row:
+        if self._joining:
+            row.sort(key=lambda document: document.source if document.source in self._joining else "")
+        return tuple(row)
 
     def _reweigh(self) -> None:
         """The step's shares, those of ended sources dealt out over the others; none where no other has a share."""

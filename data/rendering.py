@@ -5,11 +5,13 @@ Shapes: B = rows, T = tokens of a row; N = tokens of all documents of a batch, D
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from data.grammar.joined import joining
 from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
 from data.packing import Batch, FlatDocuments, pack_flat
 from data.planning import PlannedDocument
@@ -49,6 +51,7 @@ class Renderer:
         self._sources, self._loss_weights = sources, loss_weights
         records: Any = sources.records
         columns: Columns = records if isinstance(records, Rows) else ListedRecords(records)
+        self._joining = {task: found for task, grammar in sources.grammars.items() if (found := joining(grammar))}
         self._table = _PieceTable()
         self._writers = {
             task: _Writer(layout, columns, self._table)
@@ -61,8 +64,9 @@ class Renderer:
         fit the vocabulary, and as `Sources.tokens`."""
         pieces = _Pieces()
         documents = [document for row in rows for document in row]
-        for document in documents:
-            self._write(document, pieces)
+        continues = self._continues(rows)
+        for document, goes_on in zip(documents, continues, strict=True):
+            self._write(document, goes_on, pieces)
         ids_N, loss_mask_N, fit = self._table.joined(pieces)
         if not fit:
             for document in documents:
@@ -74,15 +78,29 @@ class Renderer:
             np.array([document.num_tokens for document in documents], dtype=np.int64),
             np.array([weights.get(document.source, 1.0) for document in documents], dtype=np.float32),
             [document.source for document in documents],
+            np.array(continues, dtype=bool),
         )
         return pack_flat(flat, [len(row) for row in rows], num_rows, sequence_length, self._sources.pad_id)
 
-    def _write(self, document: PlannedDocument, pieces: _Pieces) -> None:
+    def _continues(self, rows: Sequence[Sequence[PlannedDocument]]) -> list[bool]:
+        """Of each document, whether it is joined to the one before it."""
+        if not self._joining:
+            return [False] * sum(map(len, rows))
+        pairs = (zip((None, *row), row, strict=False) for row in rows)
+        return [
+            before is not None and document.source in self._joining and document.source == before.source
+            for before, document in itertools.chain.from_iterable(pairs)
+        ]
+
+    def _write(self, document: PlannedDocument, continues: bool, pieces: _Pieces) -> None:
         writer = self._writers.get(document.source)
         whole = document.span is None and not document.start
         if writer is not None and whole and writer.write(document.record, document.num_tokens, pieces):
             return
         ids, mask = self._sources.tokens(document)
+        if continues:
+            mask = mask.copy()
+            mask[0] = self._joining[document.source].trains_openings
         pieces.masks[len(pieces.values)] = mask
         pieces.values.append(ids)
         pieces.kinds.append(_PieceTable.RENDERED)

@@ -23,11 +23,10 @@ from data import storage
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.layout import Codes, Fixed, Layout, Written, layout_of
-from data.lengths import Lengths, unmeasured
+from data.lengths import UNKNOWN, Lengths
 from data.rows import Rows, write_rows
 from data.store import StreamInfo, TokenStore, read_shards
 
-VERSION = 2  # raised when a sidecar of the same store says something else
 MANIFEST = "sidecar.json"
 ROWS = "records.arrow"
 BY_ID = "by_id"
@@ -51,7 +50,7 @@ def store_fingerprint(folder: str) -> str:
 
 def sidecar_fingerprint(store: str, of: Any) -> str:
     """The fingerprint of a sidecar for the store in a folder; `of` is what else its lengths hang on (JSON)."""
-    return storage.hash_json({"store": store_fingerprint(store), "of": of, "version": VERSION})
+    return storage.hash_json({"store": store_fingerprint(store), "of": of})
 
 
 Describe = Callable[[TokenStore], tuple[Mapping[str, Grammar], dict[str, Any]]]
@@ -98,7 +97,7 @@ def measured_lengths(rows: Rows, grammars: Mapping[str, Grammar], split: str) ->
     for index, record in enumerate(rows) if others else ():
         for task, grammar in others.items() if chosen[index] else ():
             if grammar.accepts(record):
-                lengths[task][index] = unmeasured(grammar, record) if grammar.draws else grammar.measure(record)
+                lengths[task][index] = UNKNOWN if grammar.draws else grammar.measure(record)
     return {task: np.where(chosen, known, 0).astype(np.int32) for task, known in lengths.items()}
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.crop import CropCurriculum, Span
-from data.grammar.joined import JoinedRecords, join_bounds, joining
-from data.lengths import UNKNOWN, Lengths, lengths_of
+from data.grammar.joined import joining
+from data.lengths import Lengths, lengths_of
 from data.mixture import draw_rng
 from data.planning import PlannedDocument
 from data.store import Record
@@ -21,8 +21,7 @@ from data.store import Record
 class Sources:
     """Tasks over training records, in any order. `lengths`: what is known of them, found out here where not given.
 
-    `members`: indices of every task's records, or of what they are joined to, in the order of their ids. Raises
-    InputError for a task without any.
+    `members`: indices of every task's records in the order of their ids. Raises InputError for a task without any.
     """
 
     def __init__(
@@ -32,21 +31,25 @@ class Sources:
         tasks: Iterable[str],
         crops: CropCurriculum,
         seed: int,
-        sequence_length: int,
         lengths: Lengths | None = None,
     ) -> None:
-        self.records, self._joined = records, dict[str, JoinedRecords]()
+        self.records = records
         self.grammars = {task: grammars[task] for task in tasks}
         self._crops, self._seed = crops, seed
         self._dropped: dict[tuple[str, int], int] = {}
         known = lengths or lengths_of(records, self.grammars)
         self._lengths = known.by_task
-        self.members = {task: self._taken(known.members(task), task, sequence_length) for task in self.grammars}
+        self.members = {task: self._taken(known.members(task), task) for task in self.grammars}
 
     @property
     def splittable(self) -> frozenset[str]:
         """Tasks of which a part of a sequence stands for itself."""
         return frozenset(task for task, grammar in self.grammars.items() if grammar.splittable)
+
+    @property
+    def joining(self) -> frozenset[str]:
+        """Tasks whose documents in a row are joined to one."""
+        return frozenset(task for task, grammar in self.grammars.items() if joining(grammar))
 
     @property
     def pad_id(self) -> int:
@@ -61,15 +64,11 @@ class Sources:
             found[task] += count
         return dict(found)
 
-    def record(self, task: str, index: int) -> Any:
-        """What a task shows of one of its members: a record, or several of them joined."""
-        return self._joined.get(task, self.records)[index]
-
     def measure(self, task: str, index: int, visit: int, step: int) -> tuple[int, Span | None]:
         """Tokens of a visit's document, and the words that the record is cut to."""
         if not self._crops.probability and (known := self._known_length(task, index)) > 0:
             return known, None
-        grammar, record = self.grammars[task], self.record(task, index)
+        grammar, record = self.grammars[task], self.records[index]
         span = self._crops.span(grammar, record, visit, step)
         if span is None and (known := self._known_length(task, index)) > 0:
             return known, None
@@ -80,7 +79,7 @@ class Sources:
 
     def tokens(self, document: PlannedDocument) -> tuple[np.ndarray, np.ndarray]:
         """ids_T and loss_mask_T of a planned document. Raises InputError where it is not as long as was planned."""
-        grammar, record = self.grammars[document.source], self.record(document.source, document.record)
+        grammar, record = self.grammars[document.source], self.records[document.record]
         if dropped := grammar.dropped_codes(record):
             self._dropped[document.source, document.record] = dropped
         rng = self._rng(document.source, record, document.visit)
@@ -98,17 +97,12 @@ class Sources:
 
     def _known_length(self, task: str, index: int) -> int:
         """Tokens of a record under a task, whatever the visit; UNKNOWN where they differ or are not measured yet."""
-        return UNKNOWN if task in self._joined else self._lengths[task].item(index)
+        return self._lengths[task].item(index)
 
-    def _taken(self, members: np.ndarray, task: str, sequence_length: int) -> np.ndarray:
-        """Indices of what a task is trained on, in the order of ids: `members`, or what these are joined to."""
+    def _taken(self, members: np.ndarray, task: str) -> np.ndarray:
         if not len(members):
             raise InputError(
                 f"none of the {len(self.records)} training records has what task {task!r} shows: "
                 "give its group the weight 0 in train.phases[*].weights, or add such records to the corpus"
             )
-        if joining(self.grammars[task]) is None:
-            return members
-        joined = JoinedRecords(self.records, members, join_bounds(self._lengths[task][members], sequence_length))
-        self._joined[task] = joined
-        return np.arange(len(joined), dtype=np.int32)
+        return members

@@ -55,11 +55,11 @@ class TokenStream:
         crops = CropCurriculum(
             phase.crop_probability, phase.crop_end_fraction * phase_steps, seed, streams if streams is not None else {}
         )
-        self.sources = Sources(records, grammars, shares.sources, crops, seed, sequence_length, lengths)
+        self.sources = Sources(records, grammars, shares.sources, crops, seed, lengths)
         self._renderer = Renderer(self.sources, phase.loss_weights)
         self.planner = Planner(
             phase, shares, self.sources.members, self.sources.measure, sequence_length, global_batch_rows, seed,
-            over_long, self.sources.splittable,
+            over_long, self.sources.splittable, self.sources.joining,
         )  # fmt: skip
 
     @property

@@ -1,17 +1,16 @@
-"""Several records joined to one: single pairs as a dialogue of many turns, up to a number of tokens.
+"""Several records as one sequence: single pairs as a dialogue of many turns.
 
-Shapes: N = records.
+Training plans every pair by itself, and joins those of a task that a row happens to hold: the row then begins with
+other documents, if any, and the pairs are one document behind them, as long as the row has room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-
-from data.grammar.base import RecordLike
 
 
 @dataclass(frozen=True)
@@ -32,42 +31,6 @@ class JoinedRecord:
         return "+".join(str(record.id) for record in self.records)
 
 
-def join_bounds(longest_N: np.ndarray, max_tokens: int) -> np.ndarray:
-    """Bounds (int64, one more than there are groups) of records joined in their order: as many together as have
-    `max_tokens` at most, whatever is drawn for them.
-
-    `longest_N` bound the records' lengths; a record that is longer than `max_tokens` stands alone.
-    """
-    ends_N = np.cumsum(longest_N, dtype=np.int64)
-    fitting_N = np.searchsorted(ends_N, ends_N - longest_N + max_tokens, side="right")
-    nexts_N = np.maximum(fitting_N, np.arange(1, len(ends_N) + 1))
-    bounds = [0]
-    while bounds[-1] < len(nexts_N):
-        bounds.append(nexts_N.item(bounds[-1]))
-    return np.array(bounds, dtype=np.int64)
-
-
-class JoinedRecords(Sequence[JoinedRecord]):
-    """Records joined in the order of `members_N` (their indices) within `bounds` as `join_bounds` gives them: each is
-    made when asked for."""
-
-    def __init__(self, records: Sequence[Any], members_N: np.ndarray, bounds: np.ndarray) -> None:
-        self._records, self._members_N, self._bounds = records, members_N, bounds
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> JoinedRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[JoinedRecord]: ...
-    def __getitem__(self, index: int | slice) -> JoinedRecord | list[JoinedRecord]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        start, stop = self._bounds[range(len(self))[index]], self._bounds[range(len(self))[index] + 1]
-        return JoinedRecord(tuple(self._records[member] for member in self._members_N[start:stop].tolist()))
-
-
 def turns(record: Any) -> tuple[Any, ...]:
     """The records of a joined one; a single record is a turn of its own."""
     return record.records if isinstance(record, JoinedRecord) else (record,)
@@ -75,17 +38,12 @@ def turns(record: Any) -> tuple[Any, ...]:
 
 @runtime_checkable
 class JoiningGrammar(Protocol):
-    """A grammar of turns that is trained on joined records where `joins` is true."""
+    """A grammar of turns, whose documents in a row are one document where `joins` is true."""
 
     joins: bool
-
-    def longest_tokens(self, record: RecordLike) -> int:
-        """A bound of a turn's length, whatever is drawn."""
-
-    def accepts(self, record: RecordLike) -> bool:
-        """As in Grammar."""
+    trains_openings: bool  # whether the first token of a later turn is a target
 
 
 def joining(grammar: Any) -> JoiningGrammar | None:
-    """The grammar, where it is trained on joined records."""
+    """The grammar, where its documents are joined."""
     return grammar if isinstance(grammar, JoiningGrammar) and grammar.joins else None

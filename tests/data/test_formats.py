@@ -1,6 +1,7 @@
 """Named formats beside templates: configuration, vocabulary, streams, and the language models of one modality."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,25 +119,43 @@ def test_a_stream_redraws_at_every_visit_and_is_the_same_for_any_workers() -> No
     assert len(lengths) > 1
 
 
-def test_a_stream_joins_pairs_up_to_the_length_of_its_rows() -> None:
+def cross_modal_stream(records: list[Record], row_tokens: int, seed: int = 3, **fields: Any) -> tuple[Any, TokenStream]:
     config = GrammarConfig(
         templates={"lm": "[lm] | {text} [eos]"},
-        formats={"cross": SpeechGptCrossModal(instructions={"asr": ("a",), "tts": ("b",)})},
+        formats={"cross": SpeechGptCrossModal(instructions={"asr": ("a",), "tts": ("b",)}, **fields)},
         groups={"cross": ("cross",), "lm": ("lm",)},
     )
-    vocabulary = build_vocabulary(TOKENIZER, SPACES, config, [])
-    grammars = build_grammars(config, vocabulary, TOKENIZER, SPACES)
-    records = [Record(f"{i:02d}", text="one", streams={"unit": np.arange(3, dtype=np.int16)}) for i in range(20)]
-    phase = PhaseMixture(
-        name="p", weights={"cross": 0.5, "lm": 0.5}, loss_weights={}, crop_probability=0.0, crop_end_fraction=0.0
-    )
-    make = [TokenStream(order, grammars, config.groups, phase, 8, 160, 2, seed=3) for order in (records, records[::-1])]
-    human = vocabulary.marker_id("[Human]")
+    grammars = build_grammars(config, build_vocabulary(TOKENIZER, SPACES, config, []), TOKENIZER, SPACES)
+    phase = PhaseMixture(name="p", weights={"cross": 0.8, "lm": 0.2})
+    return grammars["cross"], TokenStream(records, grammars, config.groups, phase, 8, row_tokens, 2, seed)
+
+
+SPOKEN = [Record(f"{i:02d}", text="one two", streams={"unit": np.arange(3 + i, dtype=np.int16)}) for i in range(20)]
+
+
+@pytest.mark.parametrize("loss", ["all", "responses"])
+def test_pairs_of_a_row_are_turns_of_one_dialogue(loss: str) -> None:
+    grammar, stream = cross_modal_stream(SPOKEN, 300, loss=loss)
     for step in range(4):
-        assert make[0].batch_hash(step) == make[1].batch_hash(step)
-    documents = [
-        document for step in range(4) for row in make[0].plan(step) for document in row if document.source == "cross"
-    ]
-    assert max(document.num_tokens for document in documents) > 100
-    assert (make[0].rows(0).ids_BT == human).sum() >= 4  # two documents of at least two turns
-    assert {row.source for row in make[0].mixture_table(4)} == {"cross", "lm"}
+        batch = stream.rows(step)
+        for row, documents in enumerate(stream.plan(step)):
+            turns = [document for document in documents if document.source == "cross"]
+            assert [document.source for document in documents] == sorted((d.source for d in documents), reverse=True)
+            start = sum(document.num_tokens for document in documents[: -len(turns)])
+            stop = start + sum(document.num_tokens for document in turns)
+            assert batch.position_ids_BT[row, start:stop].tolist() == list(range(stop - start))
+            assert batch.sources[row] == (*["lm"] * (len(documents) - len(turns)), "cross")
+            texts = [s.content for s in grammar.parse(batch.ids_BT[row, start:stop]) if s.kind == "text"]
+            assert texts == ["one two"] * len(turns)
+            untrained = (batch.labels_BT[row, start:stop] == -100).sum()
+            assert untrained == 1 if loss == "all" else untrained > len(turns)
+
+
+def test_a_stream_of_dialogues_does_not_depend_on_the_order_of_the_store_and_wastes_little() -> None:
+    streams = [cross_modal_stream(order, 512)[1] for order in (SPOKEN, SPOKEN[::-1])]
+    assert [streams[0].batch_hash(step) for step in range(4)] == [streams[1].batch_hash(step) for step in range(4)]
+    used = sum(document.num_tokens for step in range(8) for row in streams[0].plan(step) for document in row)
+    assert used / (8 * 2 * 512) > 0.98
+    assert all(row.got == pytest.approx(row.asked, abs=0.05) for row in streams[0].mixture_table(8))
+    apart = cross_modal_stream(SPOKEN, 512, joins=False)[1]
+    assert len(apart.rows(0).sources[0]) > 5 > len([s for s in streams[0].rows(0).sources[0] if s == "cross"]) == 1

@@ -44,7 +44,7 @@ WITHOUT_CROPS = CropCurriculum(0.0, 0.0, SEED, STREAMS)
 
 def renderer(records: list[Record]) -> Renderer:
     tasks = [task for task, grammar in GRAMMARS.items() if any(map(grammar.accepts, records))]
-    return Renderer(Sources(records, GRAMMARS, tasks, WITHOUT_CROPS, SEED, LENGTH), WEIGHTS)
+    return Renderer(Sources(records, GRAMMARS, tasks, WITHOUT_CROPS, SEED), WEIGHTS)
 
 
 def alone(records: list[Record], document: PlannedDocument) -> PackedDocument:

@@ -1,6 +1,5 @@
 """SpeechGPT's sequences, and what its released data gets wrong."""
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +12,14 @@ from data.errors import InputError
 from data.grammar.base import Grammar
 from data.grammar.formats.speechgpt import SpeechGptChain, SpeechGptCrossModal
 from data.grammar.instructions import built_in
-from data.grammar.joined import JoinedRecord, JoinedRecords, join_bounds
+from data.grammar.joined import JoinedRecord
 from data.grammar.runs import expand_shown
 from data.store import Record
 from tests.data.format_records import TOKENIZER, build, check_contract, codes_of, seeded, spelt, texts
 
 OWN = {"asr": ("listen", "listen well"), "tts": ("speak",)}
 CROSS, CROSS_VOCABULARY = build(SpeechGptCrossModal(instructions=OWN))
-BUILT_IN, _ = build(SpeechGptCrossModal(prefix="You are a model."))
+BUILT_IN, _ = build(SpeechGptCrossModal(prefix="You are a model.", joins=False))
 CHAIN, CHAIN_VOCABULARY = build(SpeechGptChain())
 UNITS = np.array([661, 661, 5], np.int16)
 RECORD = Record("r", text="one", streams={"unit": UNITS})
@@ -211,37 +210,9 @@ def test_whatever_the_continuation_allows_can_be_read() -> None:
         CHAIN.parse(np.concatenate([prompt, written]).astype(np.int32))
 
 
-@settings(max_examples=25, deadline=None)
-@given(records=st.lists(singles, min_size=1, max_size=12), limit=st.integers(30, 200), seed=seeds)
-def test_joined_pairs_fit_whatever_is_drawn(records: list[Record], limit: int, seed: int) -> None:
-    longest = np.array([CROSS.longest_tokens(record) for record in records])
-    joined = JoinedRecords(records, np.arange(len(records)), join_bounds(longest, limit))
-    assert [record for one in joined for record in one.records] == records
-    for one in joined:  # none is empty, also where a record is longer than the limit, as AnyGPT's packing has it
-        assert len(one.records) == 1 or (one.records and CROSS.measure(one, seeded(seed)) <= limit)
-    for left, right in itertools.pairwise(joined):  # nothing that fitted was put off
-        assert sum(map(CROSS.longest_tokens, left.records)) + CROSS.longest_tokens(right.records[0]) > limit
-
-
-@given(longest=st.lists(st.integers(1, 50), max_size=60), limit=st.integers(1, 80))
-def test_records_are_joined_first_come_first_served(longest: list[int], limit: int) -> None:
-    groups: list[list[int]] = []
-    for number, tokens in enumerate(longest):
-        if groups and sum(longest[other] for other in groups[-1]) + tokens <= limit:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    bounds = join_bounds(np.array(longest, np.int32), limit).tolist()
-    assert [list(range(*pair)) for pair in itertools.pairwise(bounds)] == groups
-
-
-def test_the_instructions_are_gone_through_once_and_not_for_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    grammar, _ = build(SpeechGptCrossModal())
-    first, looked_up = grammar.longest_tokens(RECORD), []
-    text = grammar._speller.text
-    monkeypatch.setattr(grammar._speller, "text", lambda value: looked_up.append(value) or text(value))
-    assert grammar.longest_tokens(RECORD) == first
-    assert len(looked_up) < 20 < len(built_in()["asr"])
+def test_turns_of_a_dialogue_have_no_prefix_each() -> None:
+    with pytest.raises(ValueError, match="set joins: false"):
+        SpeechGptCrossModal(prefix="You are a model.")
 
 
 def _id(grammar: Grammar, marker: str) -> int:

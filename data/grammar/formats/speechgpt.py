@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data.errors import InputError
 from data.grammar.automaton import continuation_of
@@ -27,8 +26,16 @@ class SpeechGptCrossModal(Instructed):
     asr: str = "[Human]: {instruction}. This is input: <sosp>{unit}<eosp><eoh>. [SpeechGPT]: | {text}<eos>."
     tts: str = "[Human]: {instruction}. This is input: {text}<eoh>. [SpeechGPT]: | <sosp>{unit}<eosp><eos>."
     asr_probability: float = Field(0.5, ge=0, le=1, description="chance of asr at each turn")
-    joins: bool = Field(True, description="whether training joins pairs to many turns, up to the length of a row")
+    joins: bool = Field(True, description="whether pairs that training puts into one row are turns of one dialogue")
     spelling: dict[str, str] = Field({"unit": "<{}>"}, description="as SequenceFormat.spelling")
+
+    @model_validator(mode="after")
+    def _turns_have_no_prefix(self) -> SpeechGptCrossModal:
+        if self.joins and self.prefix.strip():
+            raise ValueError(
+                f"prefix {self.prefix!r} would stand before every turn of a dialogue: leave it out, or set joins: false"
+            )
+        return self
 
     def build(self, speller: Speller, rates: Mapping[str, float]) -> Grammar:
         """The grammar of this format."""
@@ -110,7 +117,7 @@ class CrossModal(_Prefixed):
     def __init__(self, config: SpeechGptCrossModal, speller: Speller, rates: Mapping[str, float]) -> None:
         where = f"grammar.formats.{speller.task}"
         self._asr_probability = config.asr_probability
-        self.joins = config.joins
+        self.joins, self.trains_openings = config.joins, config.loss == "all"
         self._asr, self._tts = (
             Pattern(f"{where}.{name}", text, speller, config.deduplicate, instruction_sets(config.instructions, name))
             for name, text in (("asr", config.asr), ("tts", config.tts))
@@ -131,22 +138,6 @@ class CrossModal(_Prefixed):
             pattern = self._asr if rng.random() < self._asr_probability else self._tts
             parts += pattern.parts(turn, pattern.draw(rng), self._loss)
         return parts
-
-    def longest_tokens(self, record: RecordLike) -> int:
-        """How many tokens a turn of this record may have, with a prefix, whatever is drawn: what joining goes by."""
-        lengths = [
-            sum(self._speller.length(part) for part in pattern.parts(record, longest))
-            for pattern, longest in zip(self._used, self._longest_instructions, strict=True)
-        ]
-        return max(lengths) + sum(self._speller.length(part) for part in self._prefix)
-
-    @cached_property
-    def _longest_instructions(self) -> list[str]:
-        """Of each pattern: looked for once, as every record of a store is joined."""
-        return [
-            max(pattern.instructions, key=lambda text: len(self._speller.text(text)), default="")
-            for pattern in self._used
-        ]
 
 
 class ChainOfModality(_Prefixed):
