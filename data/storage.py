@@ -19,6 +19,12 @@ import fsspec
 from data.errors import InputError
 
 
+def _filesystem(path: str | Path) -> tuple[Any, str]:
+    """The storage of `path` and its name there. It remembers no listings, as those of object stores do by default: what
+    other processes have written since would not be there."""
+    return fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+
+
 def is_url(path: str | Path) -> bool:
     """Whether `path` names an object store (`s3://…`) rather than a local file."""
     return "://" in str(path)
@@ -65,7 +71,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             os.chmod(temporary, 0o644)
             os.replace(temporary, target)
         else:
-            filesystem, inner = fsspec.core.url_to_fs(str(path))
+            filesystem, inner = _filesystem(path)
             with suppress(PermissionError):  # folders are made, or not, as by fsspec.open
                 filesystem.makedirs(filesystem._parent(inner), exist_ok=True)
             filesystem.put_file(temporary, inner)
@@ -105,7 +111,7 @@ def read_range(path: str | Path, start_byte: int, end_byte: int) -> bytes:
     """Bytes [start_byte, end_byte) of an object, fewer where it ends before. Raises FileNotFoundError, ValueError."""
     if not 0 <= start_byte <= end_byte:
         raise ValueError(f"bytes {start_byte} to {end_byte} are no range: give 0 <= start <= end")
-    filesystem, inner = fsspec.core.url_to_fs(str(path))
+    filesystem, inner = _filesystem(path)
     # An empty range is no valid request over HTTP, and there is nothing to read.
     content = bytes(filesystem.cat_file(inner, start=start_byte, end=end_byte)) if end_byte > start_byte else b""
     if len(content) > end_byte - start_byte:
@@ -139,28 +145,28 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
 def exists(path: str | Path) -> bool:
     """Whether an object or folder is there."""
     if is_url(path):
-        filesystem, inner = fsspec.core.url_to_fs(str(path))
+        filesystem, inner = _filesystem(path)
         return filesystem.exists(inner)
     return Path(path).exists()
 
 
 def list_files(folder: str | Path) -> list[str]:
     """Every file below `folder` as paths relative to it, sorted. Empty where the folder is absent."""
-    filesystem, root = fsspec.core.url_to_fs(str(folder))
+    filesystem, root = _filesystem(folder)
     found = filesystem.find(root)
     return sorted(os.path.relpath(name, root) for name in found)
 
 
 def list_sizes(folder: str | Path) -> dict[str, int]:
     """Bytes of every file below `folder`, by its path relative to it, sorted."""
-    filesystem, root = fsspec.core.url_to_fs(str(folder))
+    filesystem, root = _filesystem(folder)
     found = filesystem.find(root, detail=True)
     return {os.path.relpath(name, root): int(found[name]["size"]) for name in sorted(found)}
 
 
 def delete(path: str | Path) -> None:
     """Remove an object or a whole folder; nothing happens where there is none."""
-    filesystem, inner = fsspec.core.url_to_fs(str(path))
+    filesystem, inner = _filesystem(path)
     if filesystem.exists(inner):
         filesystem.rm(inner, recursive=True)
 

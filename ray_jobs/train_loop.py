@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from data import storage
 from data.errors import RunError
@@ -232,5 +233,11 @@ class TrainLoop:
         self._progress.at("exporting a phase", plan.last_step)
         target = storage.join(self.folder, "phases", plan.config.name)
         if self.rank == 0 and not storage.exists(storage.join(target, INFO_FILE)):
-            export_checkpoint(self.parts, checkpoint, target, self._progress.beat)
+            try:
+                export_checkpoint(self.parts, checkpoint, target, self._progress.beat)
+            except (OSError, SafetensorError) as error:
+                raise RunError(
+                    f"cannot export phase {plan.config.name!r} to {target}: {error}; its checkpoint {checkpoint} is "
+                    "whole: make room or mend the storage, then run this again"
+                ) from error
         self._meet()

@@ -70,7 +70,6 @@ def run_training(parts: TrainParts, folder: str) -> None:
             if ended := trainer.fit().return_value:
                 raise _error_of(*ended)
     except TrainingFailedError as error:
-        log.error("train: %s", error)
         raise _told(error, train) from error
     finally:
         stop.set()
@@ -97,6 +96,7 @@ def _told(error: Exception, train: TrainConfig) -> Exception:
             f"train.max_failures={train.max_failures} times: add nodes, raise start_s where they only come late, or "
             "lower train.num_workers"
         )
+    log.error("train: %s", error)
     failures = getattr(error, "worker_failures", {})
     texts = {rank: str(failure).strip() for rank, failure in failures.items()}
     lines = [f"rank {rank}: {text.splitlines()[-1]}" for rank, text in texts.items() if text]

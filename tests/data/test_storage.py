@@ -2,7 +2,9 @@
 
 import uuid
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from data import storage
 from data.errors import InputError
@@ -32,6 +34,27 @@ def test_listing_is_sorted_relative_and_empty_for_an_absent_folder(folder):
         storage.write_text(storage.join(folder, name), name)
     assert storage.list_files(folder) == ["a/a", "a/b", "z"]
     assert storage.list_files(storage.join(folder, "absent")) == []
+
+
+class Remembering(MemoryFileSystem):
+    """Keeps what it has listed, as the file systems of object stores do unless told otherwise."""
+
+    protocol = "remembering"
+
+    def exists(self, path: str, **options: object) -> bool:
+        parent = self._parent(path)
+        if parent in self.dircache:
+            return path in self.dircache[parent]
+        self.dircache[parent] = list(self.store)
+        return path in self.store
+
+
+def test_what_another_process_has_written_since_is_found():
+    fsspec.register_implementation("remembering", Remembering, clobber=True)
+    path = f"remembering://{uuid.uuid4().hex}/stop.json"
+    assert not storage.exists(path)
+    storage.write_json(path, {})
+    assert storage.exists(path)
 
 
 def test_delete_removes_folders_and_forgives_absence(folder):

@@ -118,6 +118,10 @@ def test_a_full_disk_ends_the_run_with_the_folder_and_the_room_it_needs(
     [
         (Fault("refuses what it was given", 1, 1), "InputError: train.deepspeed: no such thing"),
         (Fault("no space for its numbers", 0, 1), r"RunError: cannot write the numbers .* No space left on device"),
+        (
+            Fault("no space for a phase", 0, 1),
+            "RunError: cannot export phase 'adaptation' .*step-000004 is whole: make",
+        ),
     ],
 )
 def test_what_one_worker_finds_and_no_retry_can_mend_ends_all_at_once(

@@ -129,6 +129,7 @@ _KINDS: dict[str, Callable[[int, str], None]] = {
     "hung in its data": lambda count, folder: _at(count, TokenStream, "rows", _hang),
     "refuses what it was given": lambda count, folder: _at(count, train_loop, "start_engine", _refuse),
     "no space for its numbers": lambda count, folder: _at(count, storage, "write_jsonl", _no_space),
+    "no space for a phase": lambda count, folder: _at(count, train_loop, "export_checkpoint", _no_space),
     "no space for its shard": lambda count, folder: _at(count, checkpoint_writer, "write_shard", _no_space),
     "short file limit": _limit,
     "loss is no number": _spoil,
