@@ -6,6 +6,7 @@ Every fold runs the ordinary jobs (prepare to run_eval) on the manifest with two
 Ends in one line of JSON.
 """
 
+import argparse
 import json
 import sys
 from typing import TextIO
@@ -54,11 +55,12 @@ def evaluate_folds(manifest: str, overrides: list[str], results: TextIO) -> None
 
 def main() -> int:
     """The command line; exit codes as those of a job."""
-    if len(sys.argv) < 2:
-        print(__doc__, file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", help="JSONL of single words with `text` and `take`")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=f"of {RECIPE}")
+    options = parser.parse_args()
     configure_logging()
-    return run_command("digits", lambda results: evaluate_folds(sys.argv[1], sys.argv[2:], results))
+    return run_command("digits", lambda results: evaluate_folds(options.manifest, options.overrides, results))
 
 
 if __name__ == "__main__":

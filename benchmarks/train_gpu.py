@@ -1,15 +1,15 @@
 """The train step on one GPU: a 0.5 B Qwen-shaped model, 33k vocabulary, packed documents, rows of 2048, bf16.
 
-    python -m benchmarks.train_gpu [rows per forward pass]
+    python -m benchmarks.train_gpu [rows]
 
 Needs torch and transformers, and takes DeepSpeed's engine where it is installed: no Ray, no token store. Ends in one
 line of JSON: MFU by the formula of model/flops.py, tokens per second, peak memory, and where the time goes.
 """
 
+import argparse
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -187,5 +187,6 @@ def _to_gpu(batch: Any) -> Any:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_gpu(*map(int, sys.argv[1:2]))))
-    sys.exit(0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="?", type=int, default=ROWS, help=f"of one forward pass; default: {ROWS}")
+    print(json.dumps(measure_gpu(parser.parse_args().rows)))

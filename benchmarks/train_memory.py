@@ -7,9 +7,9 @@ Model states after Rajbhandari et al. 2020, with Psi parameters and everything i
 them the workers share. Measured is resident memory, which also holds activations, buffers and the allocator's slack.
 """
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -145,5 +145,5 @@ def forget_peak() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(json.dumps(measure_memory(FULL)))
-    sys.exit(0)

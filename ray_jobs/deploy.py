@@ -28,11 +28,11 @@ def upstream(recipe: Recipe) -> list[Job]:
 def plan(recipe: Recipe) -> list[str]:
     """What `--dry-run` says of the endpoint."""
     config = recipe.serve
-    port = config.port or "a free port"
+    port = config.port or "any that is free"
     return [
-        f"serves  {recipe.model or 'the model that train makes'} at {config.host}, {port}",
-        f"places  {config.min_replicas} to {config.max_replicas} replicas of {config.num_cpus:g} CPUs "
-        f"and {config.num_gpus:g} GPUs each",
+        f"serves  {recipe.model or 'the model that train makes'} at {config.host}, port {port}",
+        f"places  {config.min_replicas} to {config.max_replicas} replicas x {config.num_cpus:g} CPU, "
+        f"{config.num_gpus:g} GPU",
     ]
 
 

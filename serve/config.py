@@ -23,7 +23,9 @@ class ServeConfig(Frozen):
     max_audio_s: float = placement(60.0, "longer audio is refused with 413", gt=0)
     max_upload_bytes: int = placement(25 * 2**20, "larger uploads are refused with 413", ge=1)
     num_cpus: float = placement(1.0, "CPUs of one replica", ge=0)
-    num_gpus: float = placement(0.0, "GPUs of one replica", ge=0)
+    num_gpus: float = placement(
+        0.0, "GPUs of one replica, for its audio tokenizers; the language model decodes on CPUs", ge=0
+    )
     dtype: Literal["float64", "float32", "bfloat16"] = Field(
         "float64",
         description="of decoding; float64 keeps greedy tokens the same whatever is batched together",
