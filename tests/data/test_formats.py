@@ -1,5 +1,6 @@
 """Named formats beside templates: configuration, vocabulary, streams, and the language models of one modality."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,20 @@ def test_pairs_of_a_row_are_turns_of_one_dialogue(loss: str) -> None:
             assert texts == ["one two"] * len(turns)
             untrained = (batch.labels_BT[row, start:stop] == -100).sum()
             assert untrained == 1 if loss == "all" else untrained > len(turns)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_dialogues_are_the_same_for_any_workers_and_after_a_resume(workers: int) -> None:
+    _, whole = cross_modal_stream(SPOKEN, 300)
+    state = json.loads(json.dumps(whole.state(3)))
+    ranks = [cross_modal_stream(SPOKEN, 300)[1] for _ in range(workers)]
+    for rank, stream in enumerate(ranks):
+        stream.resume(state)
+        for step in (3, 4, 6):
+            ours, theirs = stream.rows(step, rank, workers), whole.rows(step)
+            for name in ("ids_BT", "labels_BT", "position_ids_BT", "weights_BT"):
+                mine = getattr(theirs, name)[rank::workers]
+                assert (getattr(ours, name)[: len(mine)] == mine).all()
 
 
 def test_a_stream_of_dialogues_does_not_depend_on_the_order_of_the_store_and_wastes_little() -> None:
