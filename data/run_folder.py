@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from data import storage
+from data.errors import InputError
 
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 30.0
@@ -109,7 +110,7 @@ class Lease:
     """One writer per folder. A context manager: waits for, takes over or refuses, then keeps a heartbeat.
 
     A lease whose process is gone on this host is taken over at once; one from another host after
-    30 s without a heartbeat. Raises RunFolderBusyError against a living holder.
+    30 s without a heartbeat. Raises RunFolderBusyError against a living holder, InputError where nothing can be written.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -121,7 +122,10 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         self._await_turn()
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error}): give a runs_dir where there is room") from None
         self._thread.start()
         return self
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from data import run_folder, storage
+from data.errors import InputError
 from data.run_folder import Lease, RunFolder, RunFolderBusyError, run_id
 
 
@@ -83,6 +84,15 @@ def test_a_pid_used_again_by_another_process_is_not_the_writer(folder):
     lease = lease_of(psutil.Process(os.getppid())) | {"process_start": 1.0}
     storage.write_json(folder.file("lease.json"), lease)
     with Lease(folder):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_the_users_mistake(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with (
+        pytest.raises(InputError, match=r"cannot be written .*give a runs_dir"),
+        Lease(RunFolder(str(tmp_path / "runs/a"), "a")),
+    ):
         pass
 
 
