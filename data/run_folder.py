@@ -110,7 +110,7 @@ class Lease:
     """One writer per folder. A context manager: waits for, takes over or refuses, then keeps a heartbeat.
 
     A lease whose process is gone on this host is taken over at once; one from another host after
-    30 s without a heartbeat. Raises RunFolderBusyError against a living holder, InputError where nothing can be written.
+    30 s without a heartbeat. Raises RunFolderBusyError against a living holder, and InputError where it cannot write.
     """
 
     def __init__(self, folder: RunFolder) -> None:
