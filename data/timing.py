@@ -36,11 +36,6 @@ def frames_to_seconds(num_frames: int, frame_rate_hz: float) -> float:
     return num_frames / frame_rate_hz
 
 
-def frames_to_samples(num_frames: int, frame_rate_hz: float, sample_rate: int) -> int:
-    """How many samples `num_frames` span."""
-    return round_half_up(num_frames * sample_rate / frame_rate_hz)
-
-
 def samples_to_frames(num_samples: int, sample_rate: int, frame_rate_hz: float) -> int:
     """How many frames a clip has: the nearest number, at least 1 for any sound and 0 for none."""
     if num_samples <= 0:

@@ -8,7 +8,6 @@ from data.corpus.texts import DIGITS, SLOTS, SplitTexts
 
 # Words worth repeating: digits, doers, colours, things.
 ITEMS = (*DIGITS, *SLOTS[2], *SLOTS[6], *SLOTS[7])
-SHORT_ANSWER_WORDS = 2
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,6 @@ class Question:
     text: str
     answer: str
     kind: str
-
-    @property
-    def long_answer(self) -> bool:
-        """Whether the answer has three or more words, and so may not be shared between splits."""
-        return len(self.answer.split()) > SHORT_ANSWER_WORDS
 
 
 def _repeat(rng: random.Random) -> Question:

@@ -16,15 +16,8 @@ SLOTS: tuple[tuple[str, ...], ...] = (
     ("near", "behind", "under"),
     ("london", "berlin", "boston", "canada"),
 )
-QUESTION_WORDS = ("repeat", "what", "comes", "after", "before", "say", "twice")
 
 _PATIENCE = 2000  # draws in a row that bring nothing new
-
-
-def vocabulary_words() -> tuple[str, ...]:
-    """Every word that the built-in speech can hold, in a fixed order."""
-    words = [*DIGITS, *(word for slot in SLOTS for word in slot), *QUESTION_WORDS]
-    return tuple(dict.fromkeys(words))
 
 
 def sentence(rng: random.Random) -> str:

@@ -74,25 +74,21 @@ def _written(evidence: Evidence, form: str, question: Utterance, answer: Utteran
 
 def _spoken(evidence: Evidence, form: str, question: Utterance, answer: Utterance, control: bool) -> Sample:
     key = _key(form, question, control)
-    verdict = evidence.verdict(f"transcribe/{key}")
-    return word_sample(
-        "com_s2s_wer" + ("_control" if control else ""),
-        question.id,
-        task="chain",
-        judge=evidence.judges["recogniser"],
-        reference=answer.text or "",
-        hypothesis=verdict.text,
-        error=verdict.error,
-        subsets=_subsets(answer),
-        speaker=question.speaker,
-        audio=evidence.answer(key).audio,
-    )
+    line, audio = "com_s2s_wer" + ("_control" if control else ""), evidence.answer(key).audio
+    return _heard(evidence, line, key, question, answer, speaker=question.speaker, audio=audio)
 
 
 def _truth(evidence: Evidence, question: Utterance, answer: Utterance) -> Sample:
-    verdict = evidence.verdict(f"transcribe/{answer.id}")
+    return _heard(evidence, "com_s2s_wer_ground_truth", answer.id, question, answer, speaker=answer.speaker)
+
+
+def _heard(
+    evidence: Evidence, line: str, key: str, question: Utterance, answer: Utterance, **fields: str | None
+) -> Sample:
+    """What the recogniser heard of `key`, against the words of the right answer."""
+    verdict = evidence.verdict(f"transcribe/{key}")
     return word_sample(
-        "com_s2s_wer_ground_truth",
+        line,
         question.id,
         task="chain",
         judge=evidence.judges["recogniser"],
@@ -100,7 +96,7 @@ def _truth(evidence: Evidence, question: Utterance, answer: Utterance) -> Sample
         hypothesis=verdict.text,
         error=verdict.error,
         subsets=_subsets(answer),
-        speaker=answer.speaker,
+        **fields,
     )
 
 

@@ -143,14 +143,6 @@ def load_audio_tokenizer(folder: str) -> Any:
     return tokenizer
 
 
-def save_audio_tokenizer(tokenizer: Any, folder: str) -> None:
-    """Write a tokenizer and, where it has one, its compression."""
-    tokenizer.save(folder)
-    compression = compression_of(tokenizer)
-    if compression is not None:
-        compression.save(storage.join(folder, COMPRESSION))
-
-
 def write_tokenizer(
     tokenizer: AudioTokenizer, folder: str, tensors: dict[str, torch.Tensor] | None = None, **facts: Any
 ) -> None:

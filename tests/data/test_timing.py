@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from data.timing import (
     frame_span,
-    frames_to_samples,
     frames_to_seconds,
     round_half_up,
     samples_to_frames,
@@ -27,7 +26,7 @@ def test_samples_survive_the_way_through_seconds(num_samples: int, sample_rate: 
 @given(st.integers(0, 10**6), st.sampled_from([12.5, 25.0, 50.0, 75.0]))
 def test_frames_survive_the_way_through_seconds_and_samples(num_frames: int, frame_rate_hz: float) -> None:
     assert seconds_to_frames(frames_to_seconds(num_frames, frame_rate_hz), frame_rate_hz) == num_frames
-    num_samples = frames_to_samples(num_frames, frame_rate_hz, 16000)
+    num_samples = seconds_to_samples(frames_to_seconds(num_frames, frame_rate_hz), 16000)
     assert samples_to_frames(num_samples, 16000, frame_rate_hz) == num_frames
 
 

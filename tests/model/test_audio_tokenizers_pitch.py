@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.timing import samples_to_frames
-from model.audio_tokenizers.base import load_audio_tokenizer, save_audio_tokenizer, tokenizer_id
+from model.audio_tokenizers.base import load_audio_tokenizer, tokenizer_id
 from model.audio_tokenizers.pitch import log_f0
 from model.audio_tokenizers.pitch_vq import PitchVQTokenizer
 from model.audio_tokenizers.speakers import SpeakerMeans
@@ -101,7 +101,7 @@ def test_a_corpus_of_silence_can_be_fitted_and_encoded(name):
 def test_a_wave_has_the_same_codes_alone_and_in_a_batch_and_after_saving(name, tmp_path):
     waves, speakers = corpus()
     together = fitted(name).encode(waves, speakers)
-    save_audio_tokenizer(fitted(name), str(tmp_path / name))
+    fitted(name).save(str(tmp_path / name))
     loaded = load_audio_tokenizer(str(tmp_path / name))
     for wave_N, speaker, codes_T1 in zip(waves, speakers, together, strict=True):
         assert np.array_equal(fitted(name).encode([wave_N], [speaker])[0], codes_T1)
