@@ -110,7 +110,7 @@ def start_engine(
     if train.activation_checkpointing:
         _checkpoint_activations(plain)
     if train.compile:
-        _compile_layers(plain)
+        compile_layers(plain, train.activation_checkpointing)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_optimizer(module, train),
@@ -120,13 +120,15 @@ def start_engine(
     return engine
 
 
-def _compile_layers(lm: Any) -> None:
-    """Each layer by itself, whatever its decoder calls them."""
+def compile_layers(lm: Any, checkpointed: bool) -> None:
+    """Compile each layer by itself. Of checkpointed ones the parts: packed attention stays outside of the graph, and
+    within a checkpoint a graph that is broken off is not compiled at all."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for layer in lm.get_decoder().modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            layer.compile()
+            for part in layer.children() if checkpointed else (layer,):
+                part.compile()
 
 
 def _checkpoint_activations(lm: Any) -> None:

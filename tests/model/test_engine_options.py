@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from data.errors import InputError
-from model.engine import run_step, start_engine
+from model.engine import compile_layers, run_step, start_engine
 from model.loss_parts import LossParts, source_ids
-from model.train_step import TensorBatch
+from model.train_step import StepLoss, TensorBatch
 from tests.model.process_group import run_group
 from tests.model.tiny_training import VOCABULARY, global_batch, share, tiny_model, train_config
 
@@ -66,6 +66,26 @@ def test_adapters_with_activation_checkpointing_compute_the_same_steps() -> None
     reference = run_group(1, _with, 0, {}, True)[0]
     for results in run_group(2, _with, 3, {"activation_checkpointing": True}, True):
         assert torch.allclose(torch.tensor(results), torch.tensor(reference), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_compiled_layers_are_compiled_with_activation_checkpointing_too(
+    checkpointed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def backend(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend=backend))
+    lm, batch = tiny_model(), global_batch(0)
+    module = StepLoss(lm, compiled=True)
+    if checkpointed:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    compile_layers(lm, checkpointed)
+    module(batch, 1.0)[0].backward()
+    assert len(seen) >= 3
 
 
 def _refused() -> None:
