@@ -81,10 +81,11 @@ def load_parts(
     """
     recipe = recipe.model_copy(update={"grammar": with_drawn(recipe.grammar, inputs)})
     folder = inputs["tokenize_speech"]
+    brought = _models_brought(recipe) if base is None else []
     base = model_folder_of(recipe) if base is None else base
     text_tokenizer = load_text_tokenizer(base or storage.join(inputs["fit_tokenizer"], "text"))
-    if base is None and (recipe.model or recipe.lm.path):
-        check_text_tokenizer(text_tokenizer, str(recipe.model or recipe.lm.path))
+    for path in brought:
+        check_text_tokenizer(text_tokenizer, path)
 
     def describe(store: TokenStore) -> tuple[dict[str, Grammar], dict[str, Any]]:
         known = _vocabulary_of(base, store) if base else None
@@ -118,6 +119,14 @@ def load_parts_of(checkpoint: str, recipe: Recipe, inputs: dict[str, str]) -> Tr
     """`load_parts` for a checkpoint, whose manifest knows what its weights came from."""
     base = from_run(run_folder_of(checkpoint), read_manifest(checkpoint)["base"])
     return load_parts(recipe, inputs, base if base and storage.exists(storage.join(base, INFO_FILE)) else None)
+
+
+def _models_brought(recipe: Recipe) -> list[str]:
+    """Models of others, by folder or hub id, that the phases to run start from."""
+    phases = [plan.config for plan in plan_phases(recipe.train, recipe.phase)]
+    first = [] if phases[0].start_from else [recipe.model or recipe.lm.path]
+    named = dict.fromkeys([*first, *(phase.start_from for phase in phases)])
+    return [path for path in named if path is not None and not storage.exists(storage.join(path, INFO_FILE))]
 
 
 def model_folder_of(recipe: Recipe) -> str | None:

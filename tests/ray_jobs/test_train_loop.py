@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen2Config
 
 from data import storage
 from data.errors import InputError
@@ -188,6 +189,15 @@ def test_a_phase_starts_from_any_folder_that_it_names(
     kept = dict(known.lm.named_parameters())
     assert all(torch.equal(weight, kept[name]) for name, weight in start.named_parameters() if name in names)
     assert names
+
+
+def test_a_text_tokenizer_that_a_later_phase_s_model_would_read_otherwise_is_refused_before_training(
+    undisturbed: tuple[Path, dict[str, str], Path], tmp_path: Path
+) -> None:
+    runs_dir, inputs, _ = undisturbed
+    Qwen2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="read otherwise beside a qwen2 model"):
+        load_parts(tiny_recipe(runs_dir, f"train.phases.1.start_from={tmp_path}"), inputs)
 
 
 def test_what_a_phase_starts_from_enters_the_id_by_content(tmp_path: Path) -> None:
