@@ -54,18 +54,7 @@ def fit_codebook(
     groups = plan_groups(utterances, config, rate_hz, tokenize.max_duration_s, seed)
     workers = min(tokenize.num_workers, len(groups))
     dealt = [{group: groups[group] for group in range(worker, len(groups), workers)} for worker in range(workers)]
-    share_on: Any = ray.remote(FrameShare).options(
-        num_cpus=tokenize.num_cpus,
-        num_gpus=tokenize.num_gpus or None,
-        max_restarts=_RESTARTS,
-        max_task_retries=_RESTARTS,
-    )
-    shares = [
-        share_on.remote(
-            folder, groups_of_one, manifest_path, config, tokenize.max_duration_s, seed, decode_threads(tokenize)
-        )
-        for groups_of_one in dealt
-    ]
+    shares = _start_shares(tokenize, dealt, folder, manifest_path, config, seed)
     try:
         limits = limits_of(_load(shares, dealt, tokenize.stall_s), config.max_frames)
         # An actor that is started anew is silent while it computes all its frames again.
@@ -89,6 +78,23 @@ def fit_codebook(
     log.info("fit_tokenizer: %d frames on %d workers: %.1f s of features, %.1f s of fit", quality["frames"], workers,
              collected - started, time.monotonic() - collected)  # fmt: skip
     return centroids_KD, quality
+
+
+def _start_shares(
+    tokenize: TokenizeConfig, dealt: list[dict[int, Any]], folder: str, manifest_path: str, config: SslUnits, seed: int
+) -> list[Any]:
+    """An actor for each worker's groups."""
+    share_on: Any = ray.remote(FrameShare).options(
+        num_cpus=tokenize.num_cpus,
+        num_gpus=tokenize.num_gpus or None,
+        max_restarts=_RESTARTS,
+        max_task_retries=_RESTARTS,
+    )
+    threads = decode_threads(tokenize)
+    return [
+        share_on.remote(folder, groups, manifest_path, config, tokenize.max_duration_s, seed, threads)
+        for groups in dealt
+    ]
 
 
 def _load(shares: list[Any], dealt: list[dict[int, Any]], stall_s: float) -> dict[int, int]:
