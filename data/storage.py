@@ -30,6 +30,14 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def check_protocol(url: str) -> None:
+    """Raises InputError where nothing that is installed reads `url`."""
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0].rpartition("::")[2])
+    except (ImportError, ValueError) as error:  # a package that is lacking, a protocol that nobody knows
+        raise InputError(f"{url!r} cannot be read: {error}; install what is lacking, or give another place") from None
+
+
 def join(folder: str | Path, *names: str) -> str:
     """`folder/name/…`, for local paths and URLs alike. An absolute or URL name replaces the folder."""
     result = str(folder)

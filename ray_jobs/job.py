@@ -130,6 +130,9 @@ def main(job: Job, argv: list[str] | None = None) -> int:
 def load_checked_recipe(command: Command, path: str, overrides: list[str]) -> Recipe:
     """The recipe, with arguments that the command takes and paths that it can keep. Raises InputError."""
     recipe = load_recipe(path, overrides)
+    for path in filter(None, _paths(recipe).values()):
+        if storage.is_url(path):
+            storage.check_protocol(path)
     check_submitted_paths(recipe)
     check_arguments(command, recipe)
     return recipe
@@ -178,17 +181,21 @@ def check_submitted_paths(recipe: Recipe) -> None:
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         return
-    paths = {
-        "runs_dir": recipe.runs_dir,
-        **_corpus_paths("corpus", recipe.corpus),
-        **{name: getattr(recipe, name) for name in ("model", "mixture", "checkpoint")},
-    }
-    for key, path in paths.items():
+    for key, path in _paths(recipe).items():
         if path and not storage.is_url(path) and not os.path.isabs(path):
             raise InputError(
                 f"{key}={path!r} is relative, and under `ray job submit` the working directory is a temporary "
                 "copy: give an absolute path or a URL that every node can reach"
             )
+
+
+def _paths(recipe: Recipe) -> dict[str, str | None]:
+    """The places that a recipe and its arguments name, by key."""
+    return {
+        "runs_dir": recipe.runs_dir,
+        **_corpus_paths("corpus", recipe.corpus),
+        **{name: getattr(recipe, name) for name in ("model", "mixture", "checkpoint")},
+    }
 
 
 def _corpus_paths(key: str, corpus: Any) -> dict[str, str | None]:

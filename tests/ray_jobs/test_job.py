@@ -120,6 +120,12 @@ def test_a_command_without_a_folder_takes_no_fresh():
     assert stop.value.code == 2
 
 
+def test_a_place_that_nothing_installed_reads_is_bad_input(jobs, calls, caplog):
+    assert main(jobs[0], [DEMO, "runs_dir=gopher://host/runs"]) == 2
+    assert "'gopher://host/runs' cannot be read: Protocol not known" in caplog.text
+    assert calls == []
+
+
 def test_relative_paths_are_refused_under_a_submitted_job(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(InputError, match="runs_dir='runs' is relative"):
