@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError
+
+log = logging.getLogger("antiphon")
 
 if TYPE_CHECKING:
     from model.train_config import TrainConfig
@@ -59,18 +61,44 @@ def check_saved(train: TrainConfig) -> None:
 
 
 def check_understood(train: TrainConfig) -> None:
-    """Raises InputError for a train.deepspeed that DeepSpeed refuses. Its import takes seconds, so only where there is
-    one."""
+    """Raises InputError for a train.deepspeed that DeepSpeed refuses, and warns of keys that it passes over in silence.
+    Its import takes seconds, so only where there is one."""
     if train.deepspeed:
-        understood(deepspeed_config(train, 1))
+        config = _Asked(deepspeed_config(train, 1))
+        understood(config)
+        for key in sorted(set(train.deepspeed) - config.asked):
+            log.warning("train.deepspeed sets %r, which DeepSpeed does not read: is it spelt right?", key)
 
 
-def understood(config: dict[str, Any]) -> dict[str, Any]:
-    """`config`, which DeepSpeed reads without complaint. Raises InputError with its complaint."""
+class _Asked(dict[str, Any]):
+    """A configuration that knows which of its keys its reader has asked for."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.asked: set[Any] = set()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: Any) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(key)
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        return self
+
+
+def understood(config: dict[str, Any]) -> None:
+    """Have DeepSpeed read a configuration. Raises InputError with its complaint."""
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
     try:
-        DeepSpeedConfig(copy.deepcopy(config))
+        DeepSpeedConfig(config)
     except (
         ValueError,
         TypeError,
@@ -79,7 +107,6 @@ def understood(config: dict[str, Any]) -> dict[str, Any]:
         DeepSpeedConfigError,
     ) as error:  # pydantic's is a ValueError
         raise InputError(f"DeepSpeed does not take this configuration, look at train.deepspeed: {error}") from None
-    return config
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:

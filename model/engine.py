@@ -4,6 +4,7 @@ Weights, gradients and optimizer state are float32; `dtype` bf16 computes the fo
 bfloat16 by autocast. Shapes: B rows, T positions.
 """
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -111,10 +112,12 @@ def start_engine(
         _checkpoint_activations(plain)
     if train.compile:
         compile_layers(plain, train.activation_checkpointing)
+    config = deepspeed_config(train, dist.get_world_size())
+    understood(copy.deepcopy(config))
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_optimizer(module, train),
-        config=understood(deepspeed_config(train, dist.get_world_size())),
+        config=config,
         dist_init_required=False,
     )
     return engine

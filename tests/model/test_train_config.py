@@ -75,6 +75,14 @@ def test_a_key_that_deepspeed_does_not_know_is_named_before_workers_start() -> N
     check_understood(train_config(2, deepspeed={"zero_optimization": {"reduce_bucket_size": 1}}))
 
 
+def test_a_key_that_deepspeed_passes_over_in_silence_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    keys = {"zero_optimisation": {}, "prescale_gradients": True, "aio": {}, "comms_logger": {"enabled": False}}
+    check_understood(train_config(2, deepspeed=keys))
+    assert [message for message in caplog.messages if "train.deepspeed sets" in message] == [
+        "train.deepspeed sets 'zero_optimisation', which DeepSpeed does not read: is it spelt right?"
+    ]
+
+
 def test_states_on_nvme_are_refused_since_they_cannot_be_saved() -> None:
     with pytest.raises(InputError, match=r"train.offload_path='/nvme': .*no checkpoint can be saved.* offload to cpu"):
         check_saved(train_config(3, offload_optimizer="nvme", offload_path="/nvme"))

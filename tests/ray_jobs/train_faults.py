@@ -122,6 +122,7 @@ def _ask_to_stop(count: int, folder: str) -> None:
 
 
 _KINDS: dict[str, Callable[[int, str], None]] = {
+    "frozen from the start": lambda count, folder: _freeze(),
     "killed in a step": lambda count, folder: _at(count, train_loop, "run_step", _kill),
     "killed before its shard": lambda count, folder: _at(count, checkpoint_writer, "write_shard", _kill),
     "killed after its shard": lambda count, folder: _at(count, checkpoint_writer, "write_shard", _kill, after=True),
