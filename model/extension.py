@@ -30,7 +30,8 @@ def extend_embeddings(model: Any, vocabulary: Vocabulary, known_ids: int, rule: 
     # Spare rows beyond the vocabulary stay untouched where they were there before, and are drawn where they are added.
     new = [*range(known_ids, min(vocabulary.size, before)), *range(max(known_ids, before), after)]
     generator = torch.Generator().manual_seed(seed)
-    spread = model.config.get_text_config().initializer_range
+    config = model.config.get_text_config()
+    spread = getattr(config, "initializer_range", getattr(config, "init_std", 0.02))  # the second is OPT's name
     tied = outputs is None or outputs.weight is inputs.weight
     for weight_VD in [inputs.weight] if tied else [inputs.weight, outputs.weight]:
         if new:
