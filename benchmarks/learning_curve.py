@@ -23,8 +23,9 @@ from ray_jobs.session import start_ray
 RECIPE = "configs/demo.yaml"
 TASKS = ("asr", "tts")
 TRAINING = {
-    "train.steps": 700,
-    "train.validate_every": 100,
+    "train.steps": 560,
+    "train.zero_stage": 0,
+    "train.validate_every": 80,
     "train.phases": [
         {
             "name": "cross_modal",
