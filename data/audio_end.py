@@ -89,11 +89,13 @@ def _missing_samples(handle: Any, size: int, layout: _Layout) -> str | None:
 
 
 def _unsaid(handle: Any, end: int) -> str | None:
-    """Behind the samples are other chunks, or padding; what is neither are more samples than the header says."""
+    """Behind the samples are other chunks (`LIST`, `_PMX`, `(c) `), a bare ID3 tag, or padding; what is none of these is
+    samples of which the header does not say."""
     handle.seek(end)
     rest = handle.read(_TOLERATED_BYTES + 1)
-    names = (rest[start : start + 4].replace(b" ", b"") for start in range(8))  # aligned, or by mistake not
-    if len(rest) <= _TOLERATED_BYTES or not any(rest) or any(name.isalnum() for name in names):
+    names = (rest[start : start + 4].translate(None, b" _()") for start in range(8))  # aligned, or by mistake not
+    chunk = rest[:3] == b"ID3" or any(name.isalnum() for name in names)
+    if len(rest) <= _TOLERATED_BYTES or not any(rest) or chunk:
         return None
     return "the header states fewer samples than there are: behind them neither another chunk begins nor the file ends"
 
