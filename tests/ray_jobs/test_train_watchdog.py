@@ -11,7 +11,7 @@ from data.errors import InputError, RunError
 from ray_jobs.train_watchdog import Progress, StalledError, run_watched
 from tests.model.process_group import run_group, watch_group
 
-STALL_S = 1.0
+STALL_S = 2.0  # a worker counts as silent after 0.6 of it: a loaded machine may stop one for half a second
 
 
 def _ends() -> str:
@@ -64,7 +64,7 @@ def _meet(work: Callable[[Progress], None]) -> None:
 
 
 def _work_on(progress: Progress) -> None:
-    end = time.monotonic() + 2.5 * STALL_S
+    end = time.monotonic() + 2 * STALL_S
     while time.monotonic() < end:
         threading.Event().wait(STALL_S / 50)  # a piece of a long work
         progress.beat()
