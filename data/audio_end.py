@@ -89,8 +89,8 @@ def _missing_samples(handle: Any, size: int, layout: _Layout) -> str | None:
 
 
 def _unsaid(handle: Any, end: int) -> str | None:
-    """Behind the samples are other chunks (`LIST`, `_PMX`, `(c) `), a bare ID3 tag, or padding; what is none of these is
-    samples of which the header does not say."""
+    """Behind the samples are other chunks (`LIST`, `_PMX`, `(c) `), a bare ID3 tag, or padding; what is none of these
+    are more samples than the header says."""
     handle.seek(end)
     rest = handle.read(_TOLERATED_BYTES + 1)
     names = (rest[start : start + 4].translate(None, b" _()") for start in range(8))  # aligned, or by mistake not
