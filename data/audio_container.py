@@ -58,8 +58,6 @@ class _ContainerSource:
 
     def __init__(self, container: Any, handle: Any) -> None:
         self._handle = handle
-        # Some state no length; FFmpeg's guess from the first bit rates may be a tenth of it.
-        stated = container.duration if container.format.name not in _GUESSED else None
         self._frames = _decoded(container)
         self._first = next(self._frames, None)
         if self._first is None:
@@ -67,7 +65,8 @@ class _ContainerSource:
         # The decoder's word, not the header's: AAC may double the rate that its header tells.
         self.rate_hz = int(self._first.sample_rate)
         self.channels = int(self._first.layout.nb_channels)
-        self.stated_samples = seconds_to_samples(stated / av.time_base, self.rate_hz) if stated else None
+        stated_s = _stated_s(container)
+        self.stated_samples = seconds_to_samples(stated_s, self.rate_hz) if stated_s else None
 
     def missing_end(self) -> str | None:
         """What the container's outer elements promise and the file lacks. The decoder has read to the end by now."""
@@ -100,6 +99,16 @@ class _ContainerSource:
             return samples_NC.astype(np.float32)
         half = float(2 ** (8 * samples_NC.dtype.itemsize - 1))
         return (samples_NC / half - (1.0 if samples_NC.dtype.kind == "u" else 0.0)).astype(np.float32)
+
+
+def _stated_s(container: Any) -> float | None:
+    """How long the sound is said to be: by itself, or by a file that holds nothing else. Pictures may last longer."""
+    if container.format.name in _GUESSED:  # FFmpeg's, from the first bit rates, may be a tenth of it
+        return None
+    stream = container.streams.audio[0]
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
 
 
 def _decoded(container: Any) -> Iterator[Any]:

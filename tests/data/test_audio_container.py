@@ -27,11 +27,20 @@ def burst(duration_s: float = 1.0, at_s: float = 0.5) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * 440 * time_N) * np.exp(-((time_N - at_s) ** 2) * 200)).astype(np.float32)
 
 
-def encoded(wave_N: np.ndarray, name: str, layout: str = "mono", **options: str) -> bytes:
+def encoded(wave_N: np.ndarray, name: str, layout: str = "mono", num_pictures: int = 0, **options: str) -> bytes:
+    """Of `num_pictures`, each lasts for a second."""
     container_name, codec = FORMATS[name]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_name, options=options) as container:
         stream = container.add_stream(codec, rate=RATE, layout=layout)
+        pictures = container.add_stream("vp8" if name == "webm" else "mpeg4", rate=1) if num_pictures else None
+        if pictures:
+            pictures.width = pictures.height = 32
+            for number in range(num_pictures):
+                picture = av.VideoFrame(32, 32, "yuv420p")
+                picture.pts = number
+                container.mux(pictures.encode(picture))
+            container.mux(pictures.encode(None))
         waves_CN = np.repeat(wave_N[None], stream.layout.nb_channels, axis=0)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waves_CN), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
@@ -80,6 +89,17 @@ def index_first(content: bytes, path: Path) -> bytes:
                 packet.stream = stream
                 target.mux(packet)
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["webm", "mkv", "mp4"])
+def test_pictures_that_outlast_the_sound_do_not_make_it_longer(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{name}"
+    path.write_bytes(encoded(burst(2.0), name, num_pictures=4))
+    checked = check(Utterance("a", str(path)), "", deep=False)
+    assert isinstance(checked, Facts)
+    for duration_s in (checked.duration_s, 2.0):  # as prepare fills it in, as somebody states it
+        found = load_audio(str(path), 16000, duration_s=duration_s, whole_file=True)
+        assert len(found) == pytest.approx(32000, abs=800)
 
 
 @pytest.mark.parametrize("name", ["webm", "mkv", "m4a"])
