@@ -101,6 +101,13 @@ def test_members_of_a_plain_tar_stand_in_any_order(tmp_path: Path) -> None:
     assert "missing" in bad.values()
 
 
+def test_of_a_plain_tar_texts_alone_are_kept_in_memory(tmp_path: Path) -> None:
+    members = {"1.wav": encoded(), "1.json": b"{}", "1.npy": bytes(9000), "1.txt": b"one"}
+    tar(tmp_path / "a.tar", members)
+    ((_, parts),) = webdataset._samples(tmp_path / "a.tar")
+    assert [content for _, _, content in parts] == [None, b"{}", None, b"one"]
+
+
 def test_a_second_recording_of_one_sample_is_listed(tmp_path: Path) -> None:
     tar(tmp_path / "shards/a.tar", {"spk.one.wav": encoded(), "spk.two.wav": encoded(), "other.wav": encoded()})
     found, bad, _ = brought("webdataset", tmp_path / "shards")

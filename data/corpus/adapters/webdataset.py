@@ -14,6 +14,7 @@ from data.manifest import RowError, parse_row
 
 _PLAIN, _COMPRESSED = (".tar",), (".tar.gz", ".tgz")
 _MAX_TEXT_BYTES = 16 * 2**20
+_TEXTS = (".json", ".txt")
 Part = tuple[str, tarfile.TarInfo, bytes | None]  # ending, member, content where it was read
 
 
@@ -117,7 +118,8 @@ def _further(identity: str, shard: str, parts: list[Part]) -> Iterator[Bad]:
 
 def _samples(path: Path) -> Iterator[tuple[str, list[Part]]]:
     """Members by key: of a compressed tar, whose audio is in memory, neighbours alone; of a plain one, wherever they
-    stand, for `tar` puts them in no order. Raises what `_parts` raises, after the samples before it."""
+    stand, for `tar` puts them in no order, and with no content but their texts'. Raises what `_parts` raises, after the
+    samples before it."""
     if not path.name.endswith(_PLAIN):
         yield from ((key, list(group)) for key, group in groupby(_parts(path), key=lambda part: _key(part[1].name)))
         return
@@ -125,9 +127,9 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Part]]]:
     broken: Exception | None = None
     key = ""
     try:
-        for part in _parts(path):
-            key = _key(part[1].name)
-            samples.setdefault(key, []).append(part)
+        for suffix, member, content in _parts(path):
+            key = _key(member.name)
+            samples.setdefault(key, []).append((suffix, member, content if suffix in _TEXTS else None))
     except (tarfile.TarError, OSError, EOFError) as error:
         broken = error
         samples.pop(key, None)  # the last member may be the broken one
