@@ -145,9 +145,9 @@ def test_the_wait_for_data_is_the_time_that_the_iterator_takes() -> None:
                 pass
             yield item
 
-    wait = DataWait()
+    wait, started = DataWait(), time.perf_counter()
     assert list(wait.watch(slow())) == [0, 1, 2]
-    assert 0.06 <= wait.total_s < 0.5
+    assert 0.06 <= wait.total_s <= time.perf_counter() - started
 
 
 def test_nested_numbers_get_flat_names() -> None:
