@@ -25,7 +25,8 @@ log = logging.getLogger("antiphon")
 T = TypeVar("T")
 KEY = "antiphon/progress"
 END = "antiphon/end"
-SILENT_TICKS = 3  # without a new note: a worker that gives no sign of life
+SILENT_TICKS = 5  # without a new note: a worker that gives no sign of life
+NO_ANSWER = "rank 0 does not answer (it keeps the group's store)"
 ANSWER_S = 5.0  # the store answers in milliseconds, unless who keeps it does not answer either
 
 
@@ -58,34 +59,41 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
     `progress` stands still for `stall_s`, and that of all other workers too, or when another worker is lost.
     """
     tick_s = min(1.0, stall_s / 5)
+    store = _bounded(_own_store, stall_s)
+    if store is None:
+        raise StalledError(f"in {progress.operation!r} of step {progress.step}: {NO_ANSWER}")
     result: Future[T] = Future()
     told: Future[T] = Future()  # that another worker has ended, and why
     ended = threading.Event()
     others_since = 0.0
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
     threading.Thread(target=_run, args=(act, result, device), daemon=True).start()
-    threading.Thread(target=_tell, args=(progress, tick_s, ended, told), daemon=True).start()
+    threading.Thread(target=_tell, args=(store, progress, tick_s, ended, told), daemon=True).start()
     try:
         # Not by the time-out of `result()`: what `act` raises may be a TimeoutError too.
         while not wait([result, told], tick_s, FIRST_COMPLETED).done:
             waited_s = time.monotonic() - max(progress.since, others_since)
             if result.done() or waited_s <= stall_s:
                 continue
-            who, others_idle_s = _who(max(SILENT_TICKS * tick_s, stall_s / 10))  # one long call may silence a worker
+            who, others_idle_s = _who(
+                store, max(SILENT_TICKS * tick_s, stall_s / 10)
+            )  # one long call may silence a worker
             if others_idle_s > stall_s:
                 raise StalledError(f"no progress for {waited_s:.0f} s: {who}")
             others_since = time.monotonic() - others_idle_s
         return (result if result.done() else told).result()
     except (InputError, RunError) as error:
-        _bounded(partial(_end_all, error))
+        _bounded(partial(_end_all, store, error))
         raise
     except RuntimeError as error:
         if isinstance(error, StalledError) or not _is_lost_peer(error):
             raise
-        if (why := _bounded(_end_of_all)) is not None:  # it left before this worker was told
+        if (why := _bounded(partial(_end_of_all, store))) is not None:  # it left before this worker was told
             raise why from None
         place = f"in {progress.operation!r} of step {progress.step}"
-        raise StalledError(f"{place}: {_who(SILENT_TICKS * tick_s)[0]} ({str(error).splitlines()[0]})") from error
+        raise StalledError(
+            f"{place}: {_who(store, SILENT_TICKS * tick_s)[0]} ({str(error).splitlines()[0]})"
+        ) from error
     finally:
         ended.set()
 
@@ -99,16 +107,22 @@ def _run(act: Callable[[], T], result: "Future[T]", device: int | None) -> None:
         result.set_exception(error)
 
 
-def _tell(progress: Progress, tick_s: float, ended: threading.Event, told: "Future[Any]") -> None:
+def _own_store() -> dist.Store:
+    """The group's store, over a connection of the watch alone: whoever makes a group waits on the common one for all
+    workers, and nobody else is served there meanwhile."""
+    return dist.distributed_c10d._get_default_store().clone()
+
+
+def _tell(store: dist.Store, progress: Progress, tick_s: float, ended: threading.Event, told: "Future[Any]") -> None:
     """Note for the others what this worker does, until it ends; and look whether one of them has ended all."""
-    store, key, beat = dist.distributed_c10d._get_default_store(), f"{KEY}/{dist.get_rank()}", 0
+    key, beat = f"{KEY}/{dist.get_rank()}", 0
     while True:
         beat += 1
         note = {"beat": beat, "step": progress.step, "operation": progress.operation, "count": progress.count}
         note |= {"idle_s": time.monotonic() - progress.since, "left": ended.is_set()}
         try:
             store.set(key, json.dumps(note))
-            if not told.done() and (why := _end_of_all()) is not None:
+            if not told.done() and (why := _end_of_all(store)) is not None:
                 told.set_exception(why)
         except RuntimeError as error:  # its keeper is gone; who waits for it says so
             log.debug("train: the store does not take a note: %s", error)
@@ -118,16 +132,15 @@ def _tell(progress: Progress, tick_s: float, ended: threading.Event, told: "Futu
         ended.wait(tick_s)
 
 
-def _end_all(error: Exception) -> None:
+def _end_all(store: dist.Store, error: Exception) -> None:
     """What one worker found, no other would find otherwise: let it end all of them. The first one is kept."""
     kind = InputError if isinstance(error, InputError) else RunError
     why = json.dumps({"kind": kind.__name__, "text": str(error)})
-    dist.distributed_c10d._get_default_store().compare_set(END, "", why)
+    store.compare_set(END, "", why)
 
 
-def _end_of_all() -> Exception | None:
+def _end_of_all(store: dist.Store) -> Exception | None:
     """Why a worker has ended all; None where none has."""
-    store = dist.distributed_c10d._get_default_store()
     if not store.check([END]):
         return None
     why = json.loads(store.get(END))
@@ -138,14 +151,14 @@ def _is_lost_peer(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "onnection" in str(error)
 
 
-def _who(silence_s: float) -> tuple[str, float]:
+def _who(store: dist.Store, silence_s: float) -> tuple[str, float]:
     """Which workers hold up the others: the silent ones, else those furthest behind. And for how many seconds no worker
     that gives signs of life has got on."""
-    before = _bounded(_notes)
+    before = _bounded(partial(_notes, store))
     threading.Event().wait(silence_s)
-    after = _bounded(_notes) if before else None
+    after = _bounded(partial(_notes, store)) if before else None
     if before is None or after is None:
-        return "rank 0 does not answer (it keeps the group's store)", math.inf
+        return NO_ANSWER, math.inf
     silent = [rank for rank, note in after.items() if note is None or (note == before[rank] and not note["left"])]
     if silent:
         told = (f"rank {rank} gives no sign of life, last seen {_place(after[rank])}" for rank in silent)
@@ -161,17 +174,16 @@ def _place(note: dict[str, Any] | None) -> str:
     return f"in {note['operation']!r} of step {note['step']}" if note else "nowhere"
 
 
-def _notes() -> dict[int, dict[str, Any] | None]:
-    store = dist.distributed_c10d._get_default_store()
+def _notes(store: dist.Store) -> dict[int, dict[str, Any] | None]:
     keys = {rank: f"{KEY}/{rank}" for rank in range(dist.get_world_size())}
     return {rank: json.loads(store.get(key)) if store.check([key]) else None for rank, key in keys.items()}
 
 
-def _bounded(act: Callable[[], T]) -> T | None:
-    """What `act` returns, within seconds; None when it does not return or the store is gone."""
+def _bounded(act: Callable[[], T], wait_s: float = ANSWER_S) -> T | None:
+    """What `act` returns, within `wait_s`; None when it does not return or the store is gone."""
     result: Future[T] = Future()
     threading.Thread(target=_run, args=(act, result, None), daemon=True).start()
     try:
-        return result.result(ANSWER_S)
+        return result.result(wait_s)
     except (NotYetError, RuntimeError):
         return None

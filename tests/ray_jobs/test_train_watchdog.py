@@ -83,3 +83,29 @@ def test_where_nobody_gets_on_all_end() -> None:
         assert end is not None
         assert "StalledError" in end
         assert "all workers are in 'working' of step 3" in end
+
+
+def _gather_over_tcp() -> None:
+    """The group anew, over the kind of store that clusters have."""
+    files = dist.distributed_c10d._get_default_store()
+    if dist.get_rank() == 0:
+        store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        files.set("port", str(store.port))
+    else:
+        store = dist.TCPStore("localhost", int(files.get("port")), is_master=False)
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+
+
+def _make_a_group_in_vain() -> None:
+    _gather_over_tcp()
+    progress = Progress()
+    if dist.get_rank() == 1:
+        run_watched(_hang, progress, STALL_S)
+    progress.at("meeting", 0)
+    run_watched(lambda: dist.new_group(backend="gloo"), progress, STALL_S)
+
+
+def test_a_worker_that_waits_for_another_to_make_a_group_names_it() -> None:
+    assert "rank 1 is in 'starting' of step 0" in str(watch_group(2, _make_a_group_in_vain)[0])
