@@ -110,7 +110,9 @@ def _run(act: Callable[[], T], result: "Future[T]", device: int | None) -> None:
 def _own_store() -> dist.Store:
     """The group's store, over a connection of the watch alone: whoever makes a group waits on the common one for all
     workers, and nobody else is served there meanwhile."""
-    return dist.distributed_c10d._get_default_store().clone()
+    common: Any = dist.distributed_c10d._get_default_store()  # its type does not know `clone`
+    own: dist.Store = common.clone()
+    return own
 
 
 def _tell(store: dist.Store, progress: Progress, tick_s: float, ended: threading.Event, told: "Future[Any]") -> None:
