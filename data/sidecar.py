@@ -133,9 +133,10 @@ def open_sidecar(folder: str, fingerprint: str) -> Sidecar | None:
         return None
     try:
         return _opened(folder, storage.read_json(file), fingerprint)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (InputError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        storage.forget_local(folder, fingerprint)  # what is made again has this fingerprint too
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"the sidecar in {folder!r} is damaged ({error}): delete the folder, it will be made again"
         ) from None

@@ -201,12 +201,11 @@ def local_folder(folder: str | Path, version: str = "") -> Path:
     """
     if not is_url(folder):
         return Path(folder)
-    key = hashlib.sha256((str(folder) + version).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / "folders" / key
+    cache = _cache_of(folder, version)
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache.parent) as own:
-            whole = Path(own) / key
+            whole = Path(own) / cache.name
             whole.mkdir()
             copy_folder(folder, whole)
             if not any(whole.iterdir()):  # to an object store no folder and an empty one are the same
@@ -217,6 +216,17 @@ def local_folder(folder: str | Path, version: str = "") -> Path:
                 if not cache.exists():
                     raise
     return cache
+
+
+def forget_local(folder: str | Path, version: str = "") -> None:
+    """The next `local_folder` of a URL fetches it anew; nothing happens to a local folder."""
+    if is_url(folder):
+        delete(_cache_of(folder, version))
+
+
+def _cache_of(folder: str | Path, version: str) -> Path:
+    key = hashlib.sha256((str(folder) + version).encode()).hexdigest()[:16]
+    return Path(os.environ.get("ANTIPHON_CACHE", Path.home() / ".cache" / "antiphon")) / "folders" / key
 
 
 def hash_bytes(content: bytes) -> str:

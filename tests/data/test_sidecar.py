@@ -148,6 +148,19 @@ def test_a_sidecar_on_an_object_store_is_read_from_a_copy_on_this_machine(tmp_pa
     assert len(open_sidecar(url, again).store) == 30  # not the copy of before
 
 
+@pytest.mark.parametrize("name", ["by_id.npy", "records.arrow"])
+def test_a_damaged_copy_of_a_sidecar_is_fetched_anew(tmp_path, monkeypatch, name):
+    """Else it would be damaged for ever: a sidecar that is made again has the same fingerprint."""
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path / "cache"))
+    rows = make_store(str(tmp_path / "store"))
+    url = f"memory://{uuid.uuid4().hex}/side"
+    fingerprint = make_sidecar(str(tmp_path / "store"), url)
+    (storage.local_folder(url, fingerprint) / name).write_bytes(b"")
+    with pytest.raises(InputError):
+        open_sidecar(url, fingerprint)
+    assert len(open_sidecar(url, fingerprint).store) == len(rows)
+
+
 def test_batches_are_the_same_with_a_sidecar_as_from_memory(tmp_path):
     rows = make_store(str(tmp_path / "store"))
     fingerprint = make_sidecar(str(tmp_path / "store"), str(tmp_path / "side"))
