@@ -94,7 +94,8 @@ def prove_isolation(lm: Any, name: str) -> None:
     """
     set_attention(lm, STAND_INS.get(name, name))
     position_ids_BT = torch.arange(PROOF_TOKENS, device=lm.device).repeat(1, 2)
-    ids_BT = torch.arange(2 * PROOF_TOKENS, device=lm.device)[None] * 7919 % lm.config.vocab_size
+    stride = lm.config.vocab_size // (2 * PROOF_TOKENS)  # ids that differ, from all over the vocabulary
+    ids_BT = torch.arange(2 * PROOF_TOKENS, device=lm.device)[None] * max(1, stride) % lm.config.vocab_size
     others_BT = ids_BT.clone()
     others_BT[:, [PROOF_TOKENS // 2, -1]] = ids_BT[:, [0, PROOF_TOKENS]]
     training = lm.training

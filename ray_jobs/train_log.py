@@ -5,6 +5,7 @@ the peak of its device (model/flops.py).
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -69,6 +70,8 @@ class TrainLog:
         self._tokens += row["tokens"]
         self._done_flops += self._flops.of_batch(batch, self._pad_id)
         row = dict(row)
+        if not math.isfinite(row["grad_norm"]):
+            row["grad_norm"] = None  # fp16 overflowed and skipped the step; JSON has no infinity
         due = row["step"] % self._recipe.train.log_every == 0 or row["step"] == plan.last_step
         ends = due or "validation" in row
         if ends:
@@ -140,7 +143,7 @@ def progress_line(row: Mapping[str, Any], last_step: int) -> str:
         f"step {row['step']}/{last_step}, {row['phase']}",
         f"loss {row['loss']:.3f}",
         f"lr {row['lr']:.2e}",
-        f"grad norm {row['grad_norm']:.2f}",
+        "skipped for overflow" if row["grad_norm"] is None else f"grad norm {row['grad_norm']:.2f}",
         f"{row['tokens_per_s']:.0f} tokens/s",
         f"MFU {row['mfu']:.1%} of {row['peak_tflops']:.3g} TFLOP/s",
         f"waits for data {row['data_wait_share']:.1%}",

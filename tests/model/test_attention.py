@@ -94,6 +94,13 @@ def test_models_that_go_by_positions_keep_documents_apart(name: str) -> None:
         assert torch.equal(state, torch.get_rng_state())
 
 
+def test_the_proof_changes_tokens_whatever_the_vocabulary_s_size() -> None:
+    for vocab_size in (16, 7919):
+        bloom = BloomForCausalLM(BloomConfig(vocab_size=vocab_size, hidden_size=8, n_layer=1, n_head=2))
+        with pytest.raises(InputError, match="hear each other"):
+            prove_isolation(bloom, "eager")
+
+
 def test_an_old_gpu_or_pytorch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     assert "8.0" in str(varlen_attention.missing("cuda", "bf16", 64))

@@ -1,5 +1,6 @@
 """What is written down of a training: rates, lines, sinks."""
 
+import math
 import sys
 import time
 from importlib.machinery import ModuleSpec
@@ -103,6 +104,20 @@ def test_a_sink_that_fails_is_let_go_and_the_training_goes_on(tmp_path: Path, ca
     assert [step for step, _ in failing.rows] == [1]
     assert [step for step, _ in kept.rows] == [1, 2, -1]
     assert "Failing gets no more numbers: no service" in caplog.text
+
+
+def test_a_step_that_float16_skipped_has_no_norm_but_a_row_that_any_reader_takes(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, "train.log_every=1", "train.sinks=[]")
+    (plan, *_) = plan_phases(recipe.train)
+    kept = Kept()
+    log = TrainLog(recipe, str(tmp_path), "fp32", "cpu", [kept])
+    log.start(0, 16)
+    log.start_phase(FlopCount(1e6, 0.0, 0.0), 0, DataWait())
+    log.step(plan, {**_row(1), "grad_norm": math.inf}, _batch())
+    (row,) = rows_after(str(tmp_path), 0)
+    assert row["grad_norm"] is None
+    assert "grad_norm" not in kept.rows[0][1]
+    assert "skipped for overflow, " in progress_line(row, 16)
 
 
 def test_a_sink_that_cannot_be_opened_is_left_out_and_the_training_starts(
