@@ -78,7 +78,7 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
             who, others_idle_s = _who(
                 store, max(SILENT_TICKS * tick_s, stall_s / 10)
             )  # one long call may silence a worker
-            if others_idle_s > stall_s:
+            if others_idle_s > stall_s and not result.done():  # it may have ended meanwhile
                 raise StalledError(f"no progress for {waited_s:.0f} s: {who}")
             others_since = time.monotonic() - others_idle_s
         return (result if result.done() else told).result()

@@ -8,6 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from data.errors import InputError, RunError
+from ray_jobs import train_watchdog
 from ray_jobs.train_watchdog import Progress, StalledError, run_watched
 from tests.model.process_group import run_group, watch_group
 
@@ -30,6 +31,27 @@ def _ends() -> str:
 
 def test_an_error_of_the_work_is_raised_even_where_it_is_a_timeout() -> None:
     assert run_group(1, _ends) == ["done"]
+
+
+def _ends_late() -> str:
+    finish, acting = threading.Event(), list[threading.Thread]()
+
+    def act() -> str:
+        acting.append(threading.current_thread())
+        finish.wait()
+        return "done"
+
+    def who(silence_s: float) -> tuple[str, float]:
+        finish.set()
+        acting[0].join(60)
+        return "rank 0 is in 'a'", 60.0
+
+    train_watchdog._who = who
+    return run_watched(act, Progress(), 0.1)
+
+
+def test_work_that_ends_while_it_is_asked_who_holds_it_up_is_done() -> None:
+    assert run_group(1, _ends_late) == ["done"]
 
 
 def _hang() -> None:
