@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -41,13 +42,13 @@ def _ends_late() -> str:
         finish.wait()
         return "done"
 
-    def who(silence_s: float) -> tuple[str, float]:
+    def who(*arguments: Any) -> tuple[str, float]:
         finish.set()
         acting[0].join(60)
         return "rank 0 is in 'a'", 60.0
 
     train_watchdog._who = who
-    return run_watched(act, Progress(), 0.1)
+    return run_watched(act, Progress(), STALL_S)
 
 
 def test_work_that_ends_while_it_is_asked_who_holds_it_up_is_done() -> None:
