@@ -20,6 +20,7 @@ from model.lm import plain_language_model
 from model.train_config import TrainConfig
 
 BUCKET = 500_000_000  # DeepSpeed's default zero_optimization.reduce_bucket_size, in values
+MAX_LIVE = 1_000_000_000  # and its stage3_max_live_parameters: gathered values that stay for the backward pass
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class ModelShape:
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes of one worker: on its device, and on the host what is offloaded there, what a checkpoint is copied to until
-    it is written (at stage 0 by worker 0 alone), and worker 0's second model, which the probe decodes with."""
+    it is written (at stage 0 by worker 0 alone), and worker 0's second model, which the probe decodes with.
+    `copies` are those that a step makes on a CPU, at zero_stage 1 to 3."""
 
     weights: int
     gradients: int
     optimizer: int
     buffers: int
+    copies: int
     activations: int
     logits: int
     offloaded: int
@@ -80,7 +83,7 @@ class MemoryEstimate:
     @property
     def device(self) -> int:
         """Everything on the device."""
-        return self.states + self.buffers + self.activations + self.logits
+        return self.states + self.buffers + self.copies + self.activations + self.logits
 
     def line(self) -> str:
         """All parts in words."""
@@ -112,14 +115,19 @@ def estimate_memory(shape: ModelShape, train: TrainConfig, world_size: int, dtyp
         weights = 0
     bucket = BUCKET if gpu else min(BUCKET, trainable)  # a CPU touches only the pages that it uses
     buffers = value_bytes * bucket if stage else 0
-    if stage == 3:  # one layer and the head, gathered
-        buffers += value_bytes * (shape.parameters // max(1, shape.layers) + shape.vocabulary * shape.width)
+    if stage == 3:  # gathered: one layer and the head at least
+        layer_and_head = shape.parameters // max(1, shape.layers) + shape.vocabulary * shape.width
+        buffers += value_bytes * max(layer_and_head, min(shape.parameters, MAX_LIVE))
+    # For a step DeepSpeed flattens the partition's gradients; AdamW that is not fused makes two temporaries of it.
+    copies = share(4 * trainable, 1) * (3 if train.offload_optimizer == "none" else 1) if stage and not gpu else 0
     tokens = train.micro_batch_rows * train.sequence_length
     activations, logits = _activations(shape, train, tokens, dtype), _logits(shape, train, tokens, gpu)
     snapshot = share(12 * trainable, 1)
     # The second model, its weights made ready for decoding, and what was gathered to fill it.
     probe = 8 * shape.parameters + 4 * trainable if train.validate_every and train.probe_utterances else 0
-    return MemoryEstimate(weights, gradients, optimizer, buffers, activations, logits, offloaded, snapshot, probe)
+    return MemoryEstimate(
+        weights, gradients, optimizer, buffers, copies, activations, logits, offloaded, snapshot, probe
+    )
 
 
 def _activations(shape: ModelShape, train: TrainConfig, tokens: int, dtype: str) -> int:

@@ -25,7 +25,7 @@ log = logging.getLogger("antiphon")
 T = TypeVar("T")
 KEY = "antiphon/progress"
 END = "antiphon/end"
-SILENT_TICKS = 5  # without a new note: a worker that gives no sign of life
+SILENT_TICKS = 3  # without a new note: a worker that gives no sign of life
 NO_ANSWER = "rank 0 does not answer (it keeps the group's store)"
 ANSWER_S = 5.0  # the store answers in milliseconds, unless who keeps it does not answer either
 

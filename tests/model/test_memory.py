@@ -45,6 +45,13 @@ def test_zero_stage_3_keeps_a_master_copy_of_float32_weights_too(dtype: str) -> 
     assert not partition & master
 
 
+@pytest.mark.parametrize(("stage", "peak_mb"), enumerate((2166, 2445, 2373, 2947)))
+def test_on_cpus_the_estimate_is_near_what_the_benchmark_measured(stage: int, peak_mb: int) -> None:
+    shape = ModelShape(111_166_464, 111_166_464, 8, 1024, 2048, 2816, 8192)
+    train = _train(stage, sequence_length=256, global_batch_rows=2, micro_batch_rows=1)
+    assert estimate_memory(shape, train, 2, "bf16", False).device / 1e6 == pytest.approx(peak_mb, rel=0.15)
+
+
 def test_offload_moves_states_to_the_host_and_adapters_need_few() -> None:
     train = _train(3, offload_optimizer="cpu", offload_parameters="cpu")
     found = estimate_memory(SEVEN_B, train, 8, "bf16", True)
