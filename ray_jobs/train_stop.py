@@ -63,7 +63,10 @@ def saving_on_sigterm(folder: str, grace_s: float) -> Iterator[None]:
 
 
 def _newest(folder: str) -> str:
-    found = newest_readable(storage.join(folder, CHECKPOINTS))
+    try:
+        found = newest_readable(storage.join(folder, CHECKPOINTS))
+    except OSError:  # what is said of the stop must not be lost to a storage that does not answer
+        return f"the checkpoints in {folder} stay as they are"
     return f"the newest whole checkpoint is {found[0]}" if found else "there is no checkpoint yet"
 
 

@@ -59,6 +59,7 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
     `progress` stands still for `stall_s`, and that of all other workers too, or when another worker is lost.
     """
     tick_s = min(1.0, stall_s / 5)
+    silence_s = SILENT_TICKS * tick_s
     store = _bounded(_own_store, stall_s)
     if store is None:
         raise StalledError(f"in {progress.operation!r} of step {progress.step}: {NO_ANSWER}")
@@ -75,9 +76,7 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
             waited_s = time.monotonic() - max(progress.since, others_since)
             if result.done() or waited_s <= stall_s:
                 continue
-            who, others_idle_s = _who(
-                store, max(SILENT_TICKS * tick_s, stall_s / 10)
-            )  # one long call may silence a worker
+            who, others_idle_s = _who(store, max(silence_s, stall_s / 10))  # one long call may silence a worker
             if others_idle_s > stall_s and not result.done():  # it may have ended meanwhile
                 raise StalledError(f"no progress for {waited_s:.0f} s: {who}")
             others_since = time.monotonic() - others_idle_s
@@ -91,9 +90,7 @@ def run_watched(act: Callable[[], T], progress: Progress, stall_s: float) -> T:
         if (why := _bounded(partial(_end_of_all, store))) is not None:  # it left before this worker was told
             raise why from None
         place = f"in {progress.operation!r} of step {progress.step}"
-        raise StalledError(
-            f"{place}: {_who(store, SILENT_TICKS * tick_s)[0]} ({str(error).splitlines()[0]})"
-        ) from error
+        raise StalledError(f"{place}: {_who(store, silence_s)[0]} ({str(error).splitlines()[0]})") from error
     finally:
         ended.set()
 

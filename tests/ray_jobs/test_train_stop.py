@@ -65,8 +65,11 @@ def test_where_the_workers_cannot_be_asked_that_is_said_at_once(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     monkeypatch.setattr(train_stop.storage, "write_json", refuse)
+    monkeypatch.setattr(train_stop, "newest_readable", lambda folder: refuse(folder, None))
     with (
-        pytest.raises(RunError, match=r"cannot be asked to save: .*Read-only file system"),
+        pytest.raises(
+            RunError, match=r"cannot be asked to save: .*Read-only file system.*; the checkpoints in .* stay"
+        ),
         saving_on_sigterm(str(tmp_path), 60),
     ):
         os.kill(os.getpid(), signal.SIGTERM)
