@@ -13,7 +13,7 @@ from ray_jobs import train_watchdog
 from ray_jobs.train_watchdog import Progress, StalledError, run_watched
 from tests.model.process_group import run_group, watch_group
 
-STALL_S = 2.0  # a worker counts as silent after 0.6 of it: a loaded machine may stop one for half a second
+STALL_S = 2.0  # after as long a worker counts as silent too: a loaded machine may stop one for a second
 
 
 def _ends() -> str:
@@ -87,7 +87,7 @@ def _meet(work: Callable[[Progress], None]) -> None:
 
 
 def _work_on(progress: Progress) -> None:
-    end = time.monotonic() + 2 * STALL_S
+    end = time.monotonic() + 2.5 * STALL_S  # past the stall, and the look at who is silent
     while time.monotonic() < end:
         threading.Event().wait(STALL_S / 50)  # a piece of a long work
         progress.beat()
