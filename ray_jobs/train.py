@@ -124,7 +124,7 @@ def plan(recipe: Recipe) -> list[str]:
 
 JOB = Job(
     name="train",
-    version=1,
+    version=2,
     work=work,
     fields=fields,
     upstream=upstream,

@@ -30,7 +30,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
 
 JOB = Job(
     name="tune",
-    version=1,
+    version=2,
     work=work,
     fields=fields,
     upstream=lambda recipe: [fit_tokenizer.JOB, tokenize_speech.JOB, *wanted_by(recipe)],
