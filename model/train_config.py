@@ -116,7 +116,9 @@ class TrainConfig(Frozen):
     zero_stage: int = Field(2, ge=0, le=3, description="DeepSpeed ZeRO stage")
     offload_optimizer: Offload = placement("none", "where the optimizer's state lies (zero_stage 1 to 3)")
     offload_parameters: Offload = placement("none", "where the weights lie between uses (zero_stage 3)")
-    offload_path: str | None = placement(None, "local folder on NVMe for what is offloaded there (untested)")
+    offload_path: str | None = placement(
+        None, "local folder on NVMe for what is offloaded there: planned by --dry-run, refused at the start (untested)"
+    )
     activation_checkpointing: bool = placement(False, "compute activations again in the backward pass, to keep fewer")
     compile: bool = placement(False, "torch.compile of the layers; pays for itself after minutes")
     attention: Literal["auto", "packed", "varlen", "flex", "sdpa", "eager"] = placement(
